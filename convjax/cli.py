@@ -1,0 +1,168 @@
+"""The command line: the flags all experiments share, and the one way a program ends."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from absl import app, flags, logging
+
+from convjax.config import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    FIELD_NAMES,
+    MODELS,
+    OPTIMIZERS,
+    PADDINGS,
+    POOLS,
+    PRECISIONS,
+    SCHEDULES,
+    RunConfig,
+    UnavailableError,
+    UserError,
+    field_type,
+)
+
+if TYPE_CHECKING:
+    from convjax.sweeps.run import Options
+
+_DEFAULTS = RunConfig()
+
+
+def _listed(values: Sequence[str]) -> str:
+    return "|".join(values)
+
+
+_HELP = {
+    "dataset": "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), or any TFDS image-classification name",
+    "model": f"{_listed(MODELS)}: the chapter's convnet or the densely connected baseline of the chapter before",
+    "channels": "output channels, one per convolution",
+    "kernel_size": "convolution window: N or HxW, one value or one per convolution",
+    "padding": f"{_listed(PADDINGS)}, one value or one per convolution",
+    "stride": "convolution stride: N or VxH, one value or one per convolution",
+    "pool": f"{_listed(POOLS)}: one value goes between convolutions (none after the last), or give one per convolution",
+    "pool_size": "pooling window: N or HxW, one value or one per convolution",
+    "pool_stride": "pooling stride; 0 is the window itself, smaller values overlap",
+    "dense_units": "hidden dense layers; 0 for none; empty for the model's own (convnet 64, dense 512)",
+    "dropout": "rate before the classifier (convnet) or after each hidden layer (dense), or one per hidden layer",
+    "augment": "augmentation of the training images, such as rotate=10+shift=0.1; empty for none",
+    "activation": f"{_listed(ACTIVATIONS)}, one value or one per hidden layer",
+    "optimizer": f"{_listed(OPTIMIZERS)}, as Keras has them",
+    "learning_rate": "step size, after any warm-up",
+    "momentum": "of sgd and rmsprop",
+    "weight_decay": "decoupled, of adamw",
+    "schedule": f"{_listed(SCHEDULES)}: the learning rate after the warm-up stays or falls to 0 over the run",
+    "warmup_steps": "steps over which the learning rate rises linearly from 0",
+    "batch_size": "images a step; the last, shorter batch of an epoch is used too",
+    "epochs": "passes over the training images",
+    "train_size": "train on a nested stratified subset of this many images; 0 for all",
+    "validation_size": "hold out a fixed stratified slice of the training images; 0 for none",
+    "seed": "of initialisation, shuffling, dropout and augmentation",
+    "precision": f"{_listed(PRECISIONS)}: of the computation; parameters are always float32",
+    "conv": f"{_listed(CONVOLUTIONS)}: how convolutions are computed",
+}
+
+
+def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
+    """Defines a flag for every RunConfig field not in `skip`.
+
+    With `grid` every flag takes a comma-separated list of values and its value is text.
+    """
+    for name in FIELD_NAMES:
+        if name in skip:
+            continue
+        default, text = getattr(_DEFAULTS, name), _HELP[name]
+        if name == "dense_units":
+            default = ""
+        if grid:
+            flags.DEFINE_string(name, str(default), f"{text}; a comma separates the values of a grid")
+        elif field_type(name) is int:
+            flags.DEFINE_integer(name, default, text)
+        elif field_type(name) is float:
+            flags.DEFINE_float(name, default, text)
+        else:
+            flags.DEFINE_string(name, default, text)
+
+
+def define_run_flags() -> None:
+    """Defines the flags that say where and how to run, and do not change a run's numbers."""
+    flags.DEFINE_string("data_dir", "", "folder with raw data files, and where fetched ones are kept")
+    flags.DEFINE_string("workdir", "runs", "folder that keeps every run")
+    flags.DEFINE_bool("progress", True, "show progress bars on a terminal; elsewhere one line an epoch")
+    flags.DEFINE_bool("resume", True, "go on from a run's checkpoint; --noresume starts it again")
+    flags.DEFINE_bool("quick", False, "smoke run: mnist_5k, one epoch, two seeds; ends in seconds")
+    flags.DEFINE_integer("keep_checkpoints", 2, "how many of a run's newest checkpoints to keep; 0 for all", 0)
+    flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run folder")
+
+
+def config_from_flags() -> RunConfig:
+    """The RunConfig that the flags describe; `--quick` replaces what the user did not set.
+
+    Raises:
+      UserError: an impossible value.
+    """
+    values = {name: flags.FLAGS[name].value for name in FIELD_NAMES if name in flags.FLAGS}
+    if "quick" in flags.FLAGS and flags.FLAGS.quick:
+        values |= {name: value for name, value in QUICK.items() if not flags.FLAGS[name].present}
+    return RunConfig(**values)
+
+
+def options_from_flags() -> "Options":
+    """The Options that `define_run_flags`'s flags describe."""
+    from convjax.sweeps.run import Options
+
+    values = flags.FLAGS
+    return Options(
+        data_dir=values.data_dir,
+        workdir=values.workdir,
+        resume=values.resume,
+        tensorboard=values.tensorboard,
+        keep_checkpoints=values.keep_checkpoints,
+    )
+
+
+QUICK: dict[str, str | int] = {"dataset": "mnist_5k", "epochs": 1}
+
+
+def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> None:
+    """Runs an absl `main` and leaves with the project's exit codes.
+
+    `arguments` says that the program takes words that are not flags; they are then in `main`'s `argv[1:]`.
+
+    0 done; 2 the user's input was wrong; 1 anything else; 130 interrupted. Errors that are the user's or the
+    world's are one line on stderr that begins with the program's name.
+    """
+    program = os.path.basename(sys.argv[0]).removesuffix(".py")
+    if program == "__main__":
+        program = os.path.basename(os.path.dirname(sys.argv[0]))
+
+    def fail(code: int, message: str) -> None:
+        print(f"{program}: {message}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.exit(code)
+
+    def guarded(argv: list[str]) -> int | None:
+        if len(argv) > 1 and not arguments:
+            raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value (see --help)")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # libraries tell too much at INFO
+        return main(argv)
+
+    try:
+        app.run(guarded, flags_parser=flags.FLAGS)
+    except flags.Error as error:
+        fail(2, f"{_one_line(error)} (see --help)")
+    except UserError as error:
+        fail(2, _one_line(error))
+    except UnavailableError as error:
+        fail(1, str(error))
+    except KeyboardInterrupt:
+        fail(130, "interrupted; what was finished is kept, and the same command goes on from there")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is left to say to anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

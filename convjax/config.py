@@ -1,0 +1,405 @@
+"""RunConfig: everything that determines a run's numbers, as one frozen value with a digest."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """The user's input was wrong. The message is one line: what was wrong, what was expected, what to do."""
+
+
+class UnavailableError(RuntimeError):
+    """The world is not as needed (no network, no disk, ...). The message is one line for the user."""
+
+
+MODELS = ("convnet", "dense")
+PADDINGS = ("valid", "same")
+POOLS = ("max", "avg", "none")
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "linear",
+)
+OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
+PRECISIONS = ("float32", "bfloat16")
+CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
+
+_DIGEST_VERSION = 1
+_LARGEST_INTEGER = 2**31 - 1
+
+Window = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One run, the chapter's by default.
+
+    Fields that may differ from layer to layer are kept in the notation of the command line: one value for all
+    layers or values joined by `-` (`5-3-3`); a window is `N` or `HxW`. Equal notations are made the same
+    (`3x3-3-3` becomes `3`), so that one network has one digest. The properties below give the values per layer.
+
+    Attributes:
+      dataset: a name that `convjax.data.load` knows.
+      model: `convnet`, or `dense` (the chapter-2 baseline).
+      channels: output channels of each convolution; its length is the number of convolutions.
+      kernel_size, stride, padding: of each convolution.
+      pool: `max`, `avg` or `none` after each convolution. One value stands for every convolution but the last,
+        as in the chapter: pooling goes between convolutions.
+      pool_size: window of each pooling; pool_stride: its stride, `0` for the window itself (no overlap).
+      dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense 512).
+      dropout: rate after each convolution block and hidden dense layer; one value stands between the last
+        convolution and the classifier (convnet) or after each hidden layer (dense).
+      augment: augmentation of training images, see `convjax.data.augment`; empty for none.
+      activation: of each convolution and hidden dense layer.
+      optimizer: `rmsprop`, `adam`, `adamw` or `sgd`, with `momentum` (sgd, rmsprop) and `weight_decay`
+        (adamw: decoupled; others: must be 0).
+      schedule: of the learning rate after `warmup_steps` linear steps: constant, or falling to 0 over the run.
+      batch_size, epochs: as in Keras's `fit`; the last short batch is included.
+      train_size: nested stratified subset of the training images; 0 for all.
+      validation_size: stratified slice of the training images held out; 0 for none.
+      seed: of initialisation, shuffling, dropout and augmentation, which use independent streams.
+      precision: of the forward and backward computation; parameters and statistics are always float32.
+      conv: how convolutions are computed, see `convjax.nn.conv`.
+
+    Raises:
+      UserError: a field has an impossible value.
+    """
+
+    dataset: str = "mnist"
+    model: str = "convnet"
+    channels: str = "32-64-64"
+    kernel_size: str = "3"
+    padding: str = "valid"
+    stride: str = "1"
+    pool: str = "max"
+    pool_size: str = "2"
+    pool_stride: str = "0"
+    dense_units: str = ""
+    dropout: str = "0"
+    augment: str = ""
+    activation: str = "relu"
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    batch_size: int = 64
+    epochs: int = 5
+    train_size: int = 0
+    validation_size: int = 0
+    seed: int = 0
+    precision: str = "float32"
+    conv: str = "auto"
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for field in dataclasses.fields(self):
+            put(field.name, _coerce(field.name, field.type, getattr(self, field.name)))
+
+        _choice("model", self.model, MODELS)
+        if not self.dataset:
+            raise UserError("--dataset is empty; name a data set, such as --dataset=mnist")
+        put("dense_units", self.dense_units or {"convnet": "64", "dense": "512"}[self.model])
+        put("dense_units", _join(_integers("dense_units", self.dense_units, minimum=0)))
+        if self.dense_units != "0" and 0 in self.hidden_units:
+            raise UserError(
+                f"--dense_units={self.dense_units}: a layer of 0 units; expected positive counts, or a single 0 "
+                "for no hidden dense layer"
+            )
+        if self.model == "dense":
+            self._require_defaults_for_dense()
+        put("channels", _join(_integers("channels", self.channels, minimum=1)))
+        convolutions, hidden = len(self.layer_channels), len(self.hidden_units)
+        layers = convolutions + hidden
+
+        for name, minimum in (("kernel_size", 1), ("stride", 1), ("pool_size", 1), ("pool_stride", 0)):
+            values = [_format_window(_window(name, part, minimum)) for part in getattr(self, name).split("-")]
+            put(name, _collapse(_spread(name, values, convolutions, "convolution")))
+        for name, allowed in (("padding", PADDINGS), ("pool", POOLS)):
+            for part in getattr(self, name).split("-"):
+                _choice(name, part, allowed)
+        put("padding", _collapse(_spread("padding", self.padding.split("-"), convolutions, "convolution")))
+        pools = self.pool.split("-")
+        if len(pools) > 1:
+            pools = _spread("pool", pools, convolutions, "convolution")
+            between = [pools[0]] * (convolutions - 1) + ["none"]
+            put("pool", pools[0] if pools == between and convolutions > 1 else "-".join(pools))
+        if set(self.layer_pools) == {"none"}:
+            put("pool", "none")
+
+        for part in self.activation.split("-"):
+            _choice("activation", part, ACTIVATIONS)
+        put(
+            "activation",
+            _collapse(_spread("activation", self.activation.split("-"), layers, "hidden layer")),
+        )
+        rates = [_rate("dropout", part) for part in self.dropout.split("-")]
+        if len(rates) > 1:
+            _spread("dropout", rates, layers, "hidden layer")
+        put("dropout", "-".join(_format_number(rate) for rate in rates))
+        for rate in sorted(set(rates)):
+            if _spread_dropout([rate], self.model, convolutions, hidden) == self.layer_dropout:
+                put("dropout", _format_number(rate))
+
+        _choice("optimizer", self.optimizer, OPTIMIZERS)
+        _choice("schedule", self.schedule, SCHEDULES)
+        _choice("precision", self.precision, PRECISIONS)
+        _choice("conv", self.conv, CONVOLUTIONS)
+        _at_least("learning_rate", self.learning_rate, 0.0, exclusive=True)
+        _at_least("weight_decay", self.weight_decay, 0.0)
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UserError(f"--weight_decay={self.weight_decay:g} needs --optimizer=adamw, not {self.optimizer}")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum={self.momentum:g} is out of range; expected 0 <= momentum < 1")
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise UserError(f"--momentum={self.momentum:g} needs --optimizer=sgd or rmsprop, not {self.optimizer}")
+        for name, minimum in (
+            ("warmup_steps", 0),
+            ("batch_size", 1),
+            ("epochs", 1),
+            ("train_size", 0),
+            ("validation_size", 0),
+            ("seed", 0),
+        ):
+            _at_least(name, getattr(self, name), minimum)
+
+    def _require_defaults_for_dense(self) -> None:
+        for name in (
+            "channels",
+            "kernel_size",
+            "padding",
+            "stride",
+            "pool",
+            "pool_size",
+            "pool_stride",
+            "conv",
+        ):
+            given, default = getattr(self, name), _FIELDS[name].default
+            if given != default:
+                raise UserError(
+                    f"--{name}={given} has no effect with --model=dense, which has no convolutions; "
+                    "leave the flag out or use --model=convnet"
+                )
+
+    @property
+    def layer_channels(self) -> tuple[int, ...]:
+        """Output channels of each convolution; empty for the dense model."""
+        return () if self.model == "dense" else tuple(int(part) for part in self.channels.split("-"))
+
+    @property
+    def hidden_units(self) -> tuple[int, ...]:
+        """Units of each hidden dense layer."""
+        return tuple(int(part) for part in self.dense_units.split("-") if part != "0" or "-" in self.dense_units)
+
+    @property
+    def layer_kernel_sizes(self) -> tuple[Window, ...]:
+        """`(height, width)` of each convolution's kernel."""
+        return self._windows("kernel_size")
+
+    @property
+    def layer_strides(self) -> tuple[Window, ...]:
+        """`(vertical, horizontal)` stride of each convolution."""
+        return self._windows("stride")
+
+    @property
+    def layer_paddings(self) -> tuple[str, ...]:
+        """`valid` or `same` for each convolution."""
+        return tuple(_repeat(self.padding.split("-"), len(self.layer_channels)))
+
+    @property
+    def layer_pools(self) -> tuple[str, ...]:
+        """`max`, `avg` or `none` after each convolution."""
+        parts, count = self.pool.split("-"), len(self.layer_channels)
+        if len(parts) == 1 and count:
+            return (*parts * (count - 1), "none")
+        return tuple(parts[:count])
+
+    @property
+    def layer_pool_sizes(self) -> tuple[Window, ...]:
+        """`(height, width)` of each pooling window."""
+        return self._windows("pool_size")
+
+    @property
+    def layer_pool_strides(self) -> tuple[Window, ...]:
+        """`(vertical, horizontal)` stride of each pooling."""
+        strides = self._windows("pool_stride")
+        return tuple(
+            (stride[0] or size[0], stride[1] or size[1])
+            for stride, size in zip(strides, self.layer_pool_sizes, strict=True)
+        )
+
+    @property
+    def layer_activations(self) -> tuple[str, ...]:
+        """Activation of each convolution, then of each hidden dense layer."""
+        return tuple(_repeat(self.activation.split("-"), len(self.layer_channels) + len(self.hidden_units)))
+
+    @property
+    def layer_dropout(self) -> tuple[float, ...]:
+        """Dropout rate after each convolution block, then after each hidden dense layer."""
+        rates = [float(part) for part in self.dropout.split("-")]
+        return _spread_dropout(rates, self.model, len(self.layer_channels), len(self.hidden_units))
+
+    def _windows(self, name: str) -> tuple[Window, ...]:
+        windows = [_window(name, part, 0) for part in getattr(self, name).split("-")]
+        return tuple(_repeat(windows, len(self.layer_channels)))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; keys that are not fields are an error.
+
+        Raises:
+          UserError: an unknown field or an impossible value.
+        """
+        unknown = sorted(set(values) - set(_FIELDS))
+        if unknown:
+            raise UserError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
+        return cls(**values)
+
+    @property
+    def canonical_json(self) -> str:
+        """The fields as JSON with sorted keys and no spaces: equal configurations, equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the run: a hash of `canonical_json`."""
+        text = f"convjax {_DIGEST_VERSION} {self.canonical_json}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(RunConfig)}
+FIELD_NAMES: tuple[str, ...] = tuple(_FIELDS)
+
+
+def field_type(name: str) -> type:
+    """`str`, `int` or `float`: the type of a RunConfig field."""
+    return _FIELDS[name].type  # type: ignore[return-value]
+
+
+def _coerce(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type; per-layer fields also take plain integers (`kernel_size=5`)."""
+    if kind is str:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UserError(f"--{name}={value!r}: expected text such as {_FIELDS[name].default!r}")
+        return str(value).strip()
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = kind(value)
+        if kind is int and (number != float(value) or abs(number) > _LARGEST_INTEGER):
+            raise ValueError
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError):
+        expected = "a whole number" if kind is int else "a number"
+        raise UserError(f"--{name}={value}: expected {expected}, such as {_FIELDS[name].default}") from None
+    return number
+
+
+def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UserError(f"--{name}={value!r} is not known; expected one of {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: float, minimum: float, *, exclusive: bool = False) -> None:
+    if value < minimum or (exclusive and value == minimum):
+        bound = f"more than {minimum:g}" if exclusive else f"at least {minimum:g}"
+        raise UserError(f"--{name}={value:g} is out of range; expected {bound}")
+
+
+def _integer(name: str, text: str, minimum: int) -> int:
+    # int() alone would also take "1_0", "+3" and non-ASCII digits.
+    if not (text.isascii() and text.isdigit()) or not minimum <= int(text[:12]) <= 65_536:
+        raise UserError(
+            f"--{name}: {text!r} is not a whole number from {minimum} to 65536; "
+            f"expected a value such as {_FIELDS[name].default}, or one per layer joined by '-'"
+        )
+    return int(text)
+
+
+def _integers(name: str, text: str, minimum: int) -> list[int]:
+    return [_integer(name, part, minimum) for part in text.split("-")]
+
+
+def _window(name: str, text: str, minimum: int) -> Window:
+    height, separator, width = text.partition("x")
+    return (
+        _integer(name, height, minimum),
+        _integer(name, width if separator else height, minimum),
+    )
+
+
+def _rate(name: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < 1:
+        raise UserError(f"--{name}: {text!r} is not a rate; expected 0 <= rate < 1, such as 0.5")
+    return rate
+
+
+def _format_window(window: Window) -> str:
+    return str(window[0]) if window[0] == window[1] else f"{window[0]}x{window[1]}"
+
+
+def _format_number(value: float) -> str:
+    # Exponents would bring in the separator '-'.
+    return f"{value:.10f}".rstrip("0").rstrip(".")
+
+
+def _join(values: Sequence[object]) -> str:
+    return "-".join(str(value) for value in values)
+
+
+def _spread(name: str, values: list[T], count: int, unit: str) -> list[T]:
+    """One value repeated, or exactly one per layer."""
+    if len(values) == 1:
+        return values * count if count else values
+    if len(values) != count:
+        raise UserError(
+            f"--{name} has {len(values)} values for {count} {unit}{'' if count == 1 else 's'}; "
+            f"give one value for all, or {count} joined by '-'"
+        )
+    return values
+
+
+def _repeat(values: Sequence[T], count: int) -> list[T]:
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _collapse(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "-".join(values)
+
+
+def _spread_dropout(rates: list[float], model: str, convolutions: int, hidden: int) -> tuple[float, ...]:
+    if len(rates) > 1:
+        return tuple(rates)
+    if model == "dense":
+        return tuple(rates * hidden)
+    return (0.0,) * (convolutions - 1) + (rates[0],) + (0.0,) * hidden

@@ -1,0 +1,208 @@
+"""Closed-form arithmetic of a network: output sizes, padding, receptive fields, parameters, FLOPs. No JAX.
+
+`plan` turns a RunConfig into a tuple of `Layer`s with concrete shapes; the Flax modules, the summary and the
+tables are all drawn from that one plan. The arithmetic of sizes is that of Dumoulin & Visin (2016), "A guide to
+convolution arithmetic for deep learning"; of receptive fields, Araujo, Norris & Sim (2019), Distill.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from convjax.config import RunConfig, UserError, Window
+
+Shape = tuple[int, ...]
+
+_LARGEST_LAYER = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class ReceptiveField:
+    """What one position of a feature map sees of the input, per axis (vertical, horizontal).
+
+    Attributes:
+      size: input pixels one position depends on (unclipped by the borders).
+      jump: input pixels between neighbouring positions.
+    """
+
+    size: Window = (1, 1)
+    jump: Window = (1, 1)
+
+    def through(self, window: Window, strides: Window) -> "ReceptiveField":
+        """The receptive field after a further convolution or pooling."""
+        return ReceptiveField(
+            size=(
+                self.size[0] + (window[0] - 1) * self.jump[0],
+                self.size[1] + (window[1] - 1) * self.jump[1],
+            ),
+            jump=(self.jump[0] * strides[0], self.jump[1] * strides[1]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer with its shapes.
+
+    Attributes:
+      name: Keras's name in the chapter's summary, `conv2d_1`; also the key of the layer's parameters.
+      kind: Keras's class, `Conv2D`.
+      input_shape, output_shape: without the batch: `(height, width, channels)` or `(units,)`.
+      window, strides, padding: of a convolution or pooling.
+      activation: of a convolution or dense layer; the last dense layer's is `softmax`.
+      rate: of a dropout layer.
+      parameters: weights and biases.
+      flops: of one image's forward pass. A multiply-add counts as two; biases, activations and pooling are not
+        counted, as is usual.
+      receptive_field: of one position of the output; None once positions are gone (after Flatten).
+    """
+
+    name: str
+    kind: str
+    input_shape: Shape
+    output_shape: Shape
+    window: Window = (1, 1)
+    strides: Window = (1, 1)
+    padding: str = "valid"
+    activation: str = "linear"
+    rate: float = 0.0
+    parameters: int = 0
+    flops: int = 0
+    receptive_field: ReceptiveField | None = None
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the output of one image in float32."""
+        return 4 * math.prod(self.output_shape)
+
+
+def output_size(size: int, window: int, stride: int, padding: str) -> int:
+    """Positions of a window along one axis: `valid` (n - k) // s + 1 (0 where it does not fit), `same` ceil(n / s)."""
+    if padding == "same":
+        return -(-size // stride)
+    return max(0, (size - window) // stride + 1)
+
+
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after one axis for `same`; the odd one goes after, as in TensorFlow, Keras and XLA."""
+    total = max(0, (output_size(size, window, stride, "same") - 1) * stride + window - size)
+    return total // 2, total - total // 2
+
+
+def pad_amounts(shape: Sequence[int], window: Window, strides: Window, padding: str) -> tuple[Window, Window]:
+    """Zeros `((top, bottom), (left, right))` around `[height, width]`."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    return (
+        same_padding(shape[0], window[0], strides[0]),
+        same_padding(shape[1], window[1], strides[1]),
+    )
+
+
+def output_shape(shape: Sequence[int], window: Window, strides: Window, padding: str) -> tuple[int, int]:
+    """`(height, width)` of a convolution's or pooling's output over `[height, width]`."""
+    return (
+        output_size(shape[0], window[0], strides[0], padding),
+        output_size(shape[1], window[1], strides[1], padding),
+    )
+
+
+def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tuple[Layer, ...]:
+    """The layers of the network that `config` describes, for images `[height, width, channels]`.
+
+    Raises:
+      UserError: the stack is impossible; the message names the layer, its input shape and the flag to change.
+    """
+    layers: list[Layer] = []
+    counts: dict[str, int] = {}
+
+    def add(kind: str, output: Shape, **attributes: object) -> None:
+        stem = _STEMS[kind]
+        counts[stem] = counts.get(stem, 0) + 1
+        shape = layers[-1].output_shape if layers else tuple(image_shape)
+        layer = Layer(f"{stem}_{counts[stem]}", kind, shape, output, **attributes)  # type: ignore[arg-type]
+        if max(math.prod(layer.output_shape), layer.parameters) > _LARGEST_LAYER:
+            flag = "channels" if kind == "Conv2D" else "dense_units"
+            raise UserError(f"{layer.name} ({kind}) is too large for input {shape}; make --{flag} smaller")
+        layers.append(layer)
+
+    def shape_now() -> Shape:
+        return layers[-1].output_shape if layers else tuple(image_shape)
+
+    field = ReceptiveField()
+    rates, activations = config.layer_dropout, config.layer_activations
+    convolutions = len(config.layer_channels)
+    for index, channels in enumerate(config.layer_channels):
+        height, width, depth = shape_now()
+        window, strides = config.layer_kernel_sizes[index], config.layer_strides[index]
+        padding = config.layer_paddings[index]
+        out = output_shape((height, width), window, strides, padding)
+        if 0 in out:
+            raise UserError(
+                f"conv2d_{counts.get('conv2d', 0) + 1} (Conv2D) cannot take input {(height, width, depth)}: its "
+                f"{window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
+                "padding=valid; make --kernel_size or --stride smaller, use --padding=same, or pool less (--pool)"
+            )
+        field = field.through(window, strides)
+        weights = window[0] * window[1] * depth * channels
+        add(
+            "Conv2D",
+            (*out, channels),
+            window=window,
+            strides=strides,
+            padding=padding,
+            activation=activations[index],
+            parameters=weights + channels,
+            flops=2 * weights * out[0] * out[1],
+            receptive_field=field,
+        )
+        pool = config.layer_pools[index]
+        if pool != "none":
+            window, strides = config.layer_pool_sizes[index], config.layer_pool_strides[index]
+            kind = "MaxPooling2D" if pool == "max" else "AveragePooling2D"
+            out_pool = output_shape(out, window, strides, "valid")
+            if 0 in out_pool:
+                name = f"{_STEMS[kind]}_{counts.get(_STEMS[kind], 0) + 1}"
+                raise UserError(
+                    f"{name} ({kind}) cannot take input {(*out, channels)}: its {window[0]}x{window[1]} window is "
+                    f"larger than the {out[0]}x{out[1]} feature map and leaves nothing; make --pool_size smaller, "
+                    "use --padding=same, fewer layers (--channels) or --pool=none"
+                )
+            field = field.through(window, strides)
+            add(kind, (*out_pool, channels), window=window, strides=strides, receptive_field=field)
+        if rates[index] and index < convolutions - 1:
+            add("Dropout", shape_now(), rate=rates[index], receptive_field=field)
+
+    add("Flatten", (math.prod(shape_now()),))
+    if convolutions and rates[convolutions - 1]:
+        add("Dropout", shape_now(), rate=rates[convolutions - 1])
+
+    def dense(units: int, activation: str) -> None:
+        weights = shape_now()[0] * units
+        add("Dense", (units,), activation=activation, parameters=weights + units, flops=2 * weights)
+
+    for index, units in enumerate(config.hidden_units, start=convolutions):
+        dense(units, activations[index])
+        if rates[index]:
+            add("Dropout", (units,), rate=rates[index])
+    dense(num_classes, "softmax")
+    return tuple(layers)
+
+
+_STEMS = {
+    "Conv2D": "conv2d",
+    "MaxPooling2D": "max_pooling2d",
+    "AveragePooling2D": "average_pooling2d",
+    "Flatten": "flatten",
+    "Dropout": "dropout",
+    "Dense": "dense",
+}
+
+
+def total_parameters(layers: Sequence[Layer]) -> int:
+    """Weights and biases of all layers."""
+    return sum(layer.parameters for layer in layers)
+
+
+def total_flops(layers: Sequence[Layer]) -> int:
+    """Floating-point operations of one image's forward pass; see `Layer.flops`."""
+    return sum(layer.flops for layer in layers)

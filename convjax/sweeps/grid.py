@@ -1,0 +1,146 @@
+"""Grids: from value lists to the cells of a sweep. Impossible cells are found here, before anything runs."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.nn.geometry import plan, total_flops, total_parameters
+
+Overrides = Mapping[str, str | int | float]
+Match = Literal["", "params", "flops"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One arm of a sweep: a configuration but for its seed.
+
+    Attributes:
+      overrides: the fields in which this arm differs from the sweep's base, in flag notation.
+      config: the configuration, with seed 0.
+      parameters, flops: of the network, the latter for one image's forward pass.
+    """
+
+    overrides: tuple[tuple[str, str], ...]
+    config: RunConfig
+    parameters: int
+    flops: int
+
+    @property
+    def label(self) -> str:
+        """`kernel_size=3 padding=same`, or `base` where nothing differs."""
+        return " ".join(f"{name}={value}" for name, value in self.overrides) or "base"
+
+    def runs(self, seeds: Iterable[int]) -> list[RunConfig]:
+        """The cell's configuration once a seed."""
+        return [self.config.replace(seed=seed) for seed in seeds]
+
+
+@dataclasses.dataclass(frozen=True)
+class InvalidCell:
+    """An arm that cannot be, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The cells that can run, in order, and those that cannot."""
+
+    cells: tuple[Cell, ...]
+    invalid: tuple[InvalidCell, ...] = ()
+
+    def require_valid(self) -> None:
+        """Refuses a grid with impossible cells.
+
+        Raises:
+          UserError: naming each and its reason.
+        """
+        if self.invalid:
+            reasons = "; ".join(f"{cell.label}: {cell.reason}" for cell in self.invalid)
+            count = len(self.invalid)
+            raise UserError(
+                f"{count} of {count + len(self.cells)} cells {'is' if count == 1 else 'are'} impossible "
+                f"(--skip_invalid leaves them out): {reasons}"
+            )
+
+
+def product(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Every combination of the axes' values; the last axis changes fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def make_grid(
+    base: RunConfig,
+    arms: Sequence[Overrides],
+    image_info: Callable[[str], tuple[tuple[int, int, int], int]],
+    *,
+    match: Match = "",
+    reference: Overrides | None = None,
+) -> Grid:
+    """The cells that `arms` describe, each a change of `base`.
+
+    Args:
+      base: what the arms have in common; its seed is not used.
+      arms: changed fields of each cell. Arms that come to the same configuration are one cell.
+      image_info: image shape and number of classes of a data set.
+      match: scale all channels of each arm by one factor, so that its parameters (`params`) or FLOPs (`flops`) come as
+        close as they can to those of the reference arm.
+      reference: the arm to match; the first by default.
+
+    Raises:
+      UserError: an unknown field, or a reference that is itself impossible.
+    """
+    if not arms:
+        raise UserError("the grid is empty; give at least one value to every flag")
+    for name in {name for arm in arms for name in arm}:
+        if name not in FIELD_NAMES or name == "seed":
+            raise UserError(f"{name!r} cannot be an axis; expected one of {', '.join(FIELD_NAMES)} (not seed: --seeds)")
+
+    def build(arm: Overrides, channels: str | None = None) -> tuple[RunConfig, int, int]:
+        changes = dict(arm) | ({"channels": channels} if channels else {})
+        config = base.replace(**{"seed": 0, **changes})
+        layers = plan(config, *image_info(config.dataset))
+        return config, total_parameters(layers), total_flops(layers)
+
+    measure = 2 if match == "flops" else 1
+    target = build(arms[0] if reference is None else reference)[measure] if match else 0
+    cells: dict[RunConfig, Cell] = {}
+    invalid: list[InvalidCell] = []
+    for arm in arms:
+        label = " ".join(f"{name}={value}" for name, value in arm.items()) or "base"
+        try:
+            built = build(arm)
+            if match and built[0].model == "convnet":
+                built = _match(lambda channels, arm=arm: build(arm, channels), built, measure, target)
+        except UserError as error:
+            invalid.append(InvalidCell(label, str(error)))
+            continue
+        config, parameters, flops = built
+        overrides = tuple((name, str(getattr(config, name))) for name in arm)
+        if config not in cells:
+            cells[config] = Cell(overrides, config, parameters, flops)
+    return Grid(tuple(cells.values()), tuple(invalid))
+
+
+Built = tuple[RunConfig, int, int]
+
+
+def _match(build: Callable[[str], Built], built: Built, measure: int, target: int) -> Built:
+    """`built` with its channels scaled so that `built[measure]` is as near `target` as whole channels allow."""
+    channels = built[0].layer_channels
+    low, high = 0.0, 1.0
+    while build(_scaled(channels, high))[measure] < target and high < 1024:
+        low, high = high, high * 2
+    # Both counts grow with the factor; 40 halvings leave two neighbours in whole channels.
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if build(_scaled(channels, middle))[measure] < target else (low, middle)
+    candidates = [build(_scaled(channels, factor)) for factor in (low, high)]
+    return min(candidates, key=lambda candidate: abs(candidate[measure] - target))
+
+
+def _scaled(channels: Sequence[int], factor: float) -> str:
+    return "-".join(str(max(1, round(count * factor))) for count in channels)

@@ -1,0 +1,298 @@
+"""One run, from a RunConfig to a finished run directory. Here the side effects of training meet."""
+
+import dataclasses
+import functools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from convjax import data
+from convjax.config import RunConfig, UserError
+from convjax.nn.geometry import total_flops, total_parameters
+from convjax.sweeps.store import Claim, Run
+
+if TYPE_CHECKING:
+    from convjax.training.loop import EpochMetrics, Evaluation, Progress
+    from convjax.training.steps import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run, as against what: nothing here changes a run's numbers.
+
+    Attributes:
+      data_dir: see `convjax.data.load`.
+      workdir: the store.
+      resume: go on from a checkpoint; else what is there is set aside and the run starts anew.
+      tensorboard: also write event files.
+      keep_checkpoints: how many of the newest; 0 for all.
+    """
+
+    data_dir: str = ""
+    workdir: str = "runs"
+    resume: bool = True
+    tensorboard: bool = False
+    keep_checkpoints: int = 2
+
+
+class Reporter(Protocol):
+    """What a run tells while it goes."""
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+
+    def progress(self, progress: "Progress") -> None:
+        """Some steps were done."""
+
+    def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
+        """An epoch is over."""
+
+
+class Silent:
+    """A Reporter that tells nothing."""
+
+    def message(self, text: str) -> None:
+        """See Reporter."""
+
+    def progress(self, progress: "Progress") -> None:
+        """See Reporter."""
+
+    def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
+        """See Reporter."""
+
+
+@functools.lru_cache(maxsize=2)
+def load_dataset(name: str, data_dir: str, train_size: int, validation_size: int) -> data.Dataset:
+    """`convjax.data.load`, once for all runs of a process."""
+    return data.load(name, data_dir, train_size=train_size, validation_size=validation_size)
+
+
+def execute(
+    configs: Sequence[RunConfig], experiment: str, options: Options, reporter: Reporter, *, claims: Sequence[Claim] = ()
+) -> list[dict[str, Any]]:
+    """Runs each of `configs` to its end, or goes on with it, and returns the results (each a result.json).
+
+    Several configurations may differ only in seed and learning rate and are trained at once. A run that is done is
+    not run again. SIGINT and SIGTERM save a checkpoint and raise KeyboardInterrupt.
+
+    Args:
+      claims: of the runs, where the caller has them already.
+
+    Raises:
+      UserError: the configuration is impossible for the data.
+      UnavailableError: the data cannot be had.
+      Claimed: another process works on one of the runs.
+    """
+    runs = [Run.of(options.workdir, experiment, config) for config in configs]
+    with ExitStack() as stack:
+        # A run that is done is read without a claim: its store may be read-only.
+        if not all(options.resume and run.result() is not None for run in runs):
+            for run in runs if not claims else ():
+                stack.enter_context(run.claim())
+            if not options.resume:
+                for run in runs:
+                    run.reset()
+            todo = [(run, config) for run, config in zip(runs, configs, strict=True) if run.result() is None]
+            if todo:
+                _train([run for run, _ in todo], [config for _, config in todo], options, reporter)
+        results = [run.result() for run in runs]
+    assert all(result is not None for result in results)
+    return results  # type: ignore[return-value]
+
+
+def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, reporter: Reporter) -> None:
+    """Trains unfinished runs, vectorised where there are several, and writes their results."""
+    import jax
+
+    from convjax.training import backend, loop
+    from convjax.training.checkpoint import Checkpoints
+    from convjax.training.steps import Task
+
+    started = time.perf_counter()
+    backend.enable_compilation_cache()
+    clock = loop.Clock()
+    common = configs[0]
+    dataset = load_dataset(common.dataset, options.data_dir, common.train_size, common.validation_size)
+    clock.data = time.perf_counter() - started
+    task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
+    environment = backend.environment()
+    for run, config in zip(runs, configs, strict=True):
+        run.start(config, {"data": describe(dataset), **environment})
+
+    with ExitStack() as stack:
+        should_stop = stack.enter_context(_stop_requests())
+        checkpoints = [Checkpoints(run.path, keep=options.keep_checkpoints or None) for run in runs]
+        for each in checkpoints:
+            stack.callback(each.close)
+        like = jax.eval_shape(lambda: loop.initial_state(common, task))
+        states = [each.restore(like) for each in checkpoints]
+        states = [
+            loop.initial_state(config, task) if state is None else state
+            for state, config in zip(states, configs, strict=True)
+        ]
+        resumed = [int(state.step) for state in states]
+        for run, step in zip(runs, resumed, strict=True):
+            run.keep_metrics(step)
+        writers = [
+            stack.enter_context(_event_writer(run, options, step)) for run, step in zip(runs, resumed, strict=True)
+        ]
+        earlier = [sum(line["seconds"] for line in run.metrics()) for run in runs]
+
+        # Only runs at one step can go on together.
+        for step in sorted(set(resumed)):
+            group = [index for index, at in enumerate(resumed) if at == step]
+            if step:
+                reporter.message(f"resuming at step {step:,}")
+
+            def on_epoch(member: int, metrics: loop.EpochMetrics, state: Any, group: list[int] = group) -> None:
+                index = group[member]
+                line = {name: value for name, value in dataclasses.asdict(metrics).items() if value is not None}
+                runs[index].add_metrics(line)
+                checkpoints[index].save(state)
+                writers[index](line)
+                reporter.epoch(metrics, common.epochs)
+
+            try:
+                trained = loop.fit(
+                    [configs[index] for index in group],
+                    dataset,
+                    [states[index] for index in group],
+                    clock=clock,
+                    on_progress=reporter.progress,
+                    on_epoch=on_epoch,
+                    should_stop=should_stop,
+                )
+            except loop.Interrupted as interrupted:
+                for index, state in zip(group, interrupted.states, strict=True):
+                    checkpoints[index].save(state)
+                raise KeyboardInterrupt from None
+            for index, state in zip(group, trained, strict=True):
+                states[index] = state
+
+        evaluations = [loop.evaluate(task, state.params, dataset.test, clock=clock) for state in states]
+        total = time.perf_counter() - started
+        for index, (run, state, evaluation) in enumerate(zip(runs, states, evaluations, strict=True)):
+            spent = {part: seconds / len(runs) for part, seconds in dataclasses.asdict(clock).items()}
+            # The epochs before a resumption count, as if nothing had happened.
+            spent["train"] += earlier[index]
+            spent["total"] = total / len(runs) + earlier[index]
+            result = {
+                **_outcome(configs[index], run, state, evaluation, dataset),
+                "parameters": total_parameters(task.layers),
+                "flops": total_flops(task.layers),
+                "resumed_at_step": resumed[index],
+                "seconds": {part: round(seconds, 3) for part, seconds in spent.items()},
+            }
+            run.finish(result, evaluation.predictions, dataset.test.labels)
+
+
+def describe(dataset: data.Dataset) -> dict[str, Any]:
+    """What config.json says of the data."""
+    return {
+        "fingerprint": dataset.fingerprint,
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "train_examples": len(dataset.train.labels),
+        "validation_examples": 0 if dataset.validation is None else len(dataset.validation.labels),
+        "test_examples": len(dataset.test.labels),
+    }
+
+
+def _outcome(
+    config: RunConfig, run: Run, state: "TrainState", evaluation: "Evaluation", dataset: data.Dataset
+) -> dict[str, Any]:
+    """The numbers of result.json: they depend on the configuration alone."""
+    from convjax.training.loop import diverged
+
+    status, reason = "done", ""
+    if diverged(state):
+        status = "diverged"
+        reason = (
+            f"the loss was not finite at step {int(state.step):,} (learning rate {config.learning_rate:g}); "
+            "try a smaller --learning_rate"
+        )
+    lines = run.metrics()
+    last = lines[-1] if lines else {}
+    labels, predictions = dataset.test.labels, evaluation.predictions
+    return {
+        "status": status,
+        "reason": reason,
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
+        **{name: last.get(name) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")},
+        "per_class_accuracy": {
+            name: float((predictions[labels == index] == index).mean()) if (labels == index).any() else None
+            for index, name in enumerate(dataset.class_names)
+        },
+        "epochs": len(lines),
+        "steps": int(state.step),
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "test_examples": len(labels),
+    }
+
+
+def result_line(config: RunConfig, result: dict[str, Any]) -> str:
+    """The last line of a run, `test accuracy: 99.17%  test loss: ...`."""
+    loss = "nan" if result["test_loss"] is None else f"{result['test_loss']:.4f}"
+    epochs = f"{config.epochs} epoch{'' if config.epochs == 1 else 's'}"
+    return (
+        f"test accuracy: {result['test_accuracy']:.2%}  test loss: {loss}  "
+        f"({config.dataset}, seed {config.seed}, {epochs}, {result['parameters']:,} parameters, "
+        f"{result['seconds']['total']:.1f} s)"
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns SIGINT and SIGTERM into a question to ask between steps; a second SIGINT stops at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+
+    def request(number: int, frame: object) -> None:
+        if requested.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requested.set()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _event_writer(run: Run, options: Options, resumed_at: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes a line of metrics as TensorBoard events, or does nothing."""
+    if not options.tensorboard:
+        yield lambda line: None
+        return
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "--tensorboard needs tensorboardX; install it with: pip install 'convjax[tensorboard]'"
+        ) from None
+    # Events after the step that a resumed run starts from are taken back, as in metrics.jsonl.
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
+
+    def write(line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name not in ("epoch", "step"):
+                part, _, quantity = name.partition("_")
+                tag = f"{quantity}/{part}" if part in ("train", "validation") else name
+                writer.add_scalar(tag, value, line["step"])
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()

@@ -1,0 +1,77 @@
+"""The machine side of JAX: its compilation cache and what to record about where a run happened."""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_PACKAGES = ("convjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def cache_home() -> Path:
+    """The user's folder for what can be made again: `$XDG_CACHE_HOME/convjax` or `~/.cache/convjax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convjax"
+
+
+@functools.cache
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a program is compiled once a machine.
+
+    `JAX_COMPILATION_CACHE_DIR`, where set, goes first. Programs for CPUs hold instructions of the CPU they were
+    compiled for, and home folders are shared between machines: each kind of CPU has a folder of its own.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = cache_home() / "xla" / hashlib.sha256(_cpu_kind().encode()).hexdigest()[:12]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # a read-only home costs a compilation, not the run
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cpu_kind() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, backend, devices, host and git revision, as JSON values."""
+    devices = jax.devices()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in devices],
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "host": platform.node(),
+        "git_revision": git_revision(),
+    }
+
+
+@functools.cache
+def git_revision() -> str | None:
+    """The commit of the code that runs, with `+` where the working tree differs from it; None outside git."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

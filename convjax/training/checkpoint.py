@@ -1,0 +1,116 @@
+"""Checkpoints of a TrainState, by Orbax. The only place that knows Orbax.
+
+A checkpoint is the whole state: step, parameters, optimizer state and the sums of the epoch in hand. The data order
+is a function of seed and epoch, so nothing else is needed to go on exactly where a run stopped.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from convjax.config import RunConfig, UserError
+from convjax.training.steps import Task, TrainState, create_train_state, make_keys
+
+FOLDER = "checkpoints"
+KEPT = 2
+"""Checkpoints kept: the newest, and the one before in case the newest is damaged."""
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints in `RUN/checkpoints`, one folder a step. Orbax writes each under a temporary name first."""
+
+    def __init__(self, run_dir: Path, *, keep: int | None = KEPT):
+        """`keep` is how many of the newest to keep, None for all."""
+        # Orbax reports each save at INFO and harmless choices at WARNING.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._manager = ocp.CheckpointManager(
+            (run_dir / FOLDER).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Keeps `state` under its step; a no-op if that step is kept already."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave({"sha256": state_digest(state)})
+            ),
+        )
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest sound state, shaped as `like`; None where there is none.
+
+        A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()),
+                )
+                if restored["digest"]["sha256"] == state_digest(restored["state"]):
+                    return restored["state"]
+                reason = "its content is not what was saved"
+            except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
+                reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+            _log.warning(
+                "checkpoint %s in %s is damaged (%s); using an older one", step, self._manager.directory, reason
+            )
+        return None
+
+    def steps(self) -> list[int]:
+        """The steps kept, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def close(self) -> None:
+        """Frees Orbax's threads."""
+        self._manager.close()
+
+
+def state_digest(state: Any) -> str:
+    """SHA-256 over the bytes of every leaf, in order."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def load_params(run_dir: Path) -> tuple[RunConfig, Task, dict[str, Any]]:
+    """Configuration, task and newest parameters of a run folder, to look at or to export.
+
+    Raises:
+      UserError: the folder is no run, or has no sound checkpoint.
+    """
+    run_dir = Path(run_dir)
+    try:
+        written = json.loads((run_dir / "config.json").read_text())
+        config = RunConfig.from_dict({name: written[name] for name in RunConfig().to_dict()})
+        data = written["data"]
+        task = Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run_dir} is not a run folder (config.json: {error}); give one WORKDIR/EXPERIMENT/DIGEST"
+        ) from None
+    if not (run_dir / FOLDER).is_dir():
+        raise UserError(f"{run_dir} has no checkpoint; run its experiment again")
+    like = jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
+    checkpoints = Checkpoints(run_dir, keep=None)
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    if state is None:
+        raise UserError(f"{run_dir} has no sound checkpoint; run its experiment again")
+    return config, task, state.params

@@ -1,0 +1,265 @@
+"""fit: the training loop, and evaluate. Pure but for the callbacks, which the caller fills with its side effects."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax.config import RunConfig
+from convjax.data import Dataset, Split
+from convjax.training.steps import (
+    Keys,
+    Sums,
+    Task,
+    TrainState,
+    create_train_state,
+    epoch_order,
+    learning_rate_at,
+    make_keys,
+    predict,
+    steps_per_epoch,
+    train_epoch,
+    zero_sums,
+)
+
+_PROGRESS_SECONDS = 0.4
+"""Time between two looks at the device: each costs a round trip, and an interrupt waits for one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochMetrics:
+    """One line of metrics.jsonl. `train_*` are the means over the epoch's batches, each before its update."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training is: `step` of `steps` of the epoch (from 1), and the epoch's means so far."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and accuracy over a split, and the logits `[examples, classes]` they come from."""
+
+    loss: float
+    accuracy: float
+    logits: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The most likely class of each example."""
+        return np.argmax(self.logits, axis=-1)
+
+
+class Interrupted(Exception):
+    """`should_stop` said so. `states` is where training stood, one a run."""
+
+    def __init__(self, states: list[TrainState]):
+        super().__init__("interrupted")
+        self.states = states
+
+
+@dataclasses.dataclass
+class Clock:
+    """Wall seconds by what they were spent on."""
+
+    data: float = 0.0
+    compile: float = 0.0
+    train: float = 0.0
+    eval: float = 0.0
+
+    def timed(self, part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(*arguments)`, waited for, its time added to `part`."""
+        start = time.perf_counter()
+        result = jax.block_until_ready(function(*arguments))
+        setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The compiled `train_epoch` of a task on data of one size.
+
+    Attributes:
+      train: `train_epoch` without its `task`; its state is donated. With `replicas`, states, orders and keys have a
+        leading axis: that many seeds are trained at once.
+      replicas: 0 for a single run without that axis.
+    """
+
+    train: Callable[..., TrainState]
+    task: Task
+    examples: int
+    replicas: int
+
+    @staticmethod
+    @functools.lru_cache(maxsize=8)
+    def compile(task: Task, examples: int, replicas: int = 0) -> "Programs":
+        """Compiles, or takes what was compiled before."""
+        steps = steps_per_epoch(examples, task.batch_size)
+        single = (
+            jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task)),
+            jax.ShapeDtypeStruct((steps, task.batch_size), jnp.int32),
+            jax.eval_shape(lambda: make_keys(0)),
+        )
+        function = functools.partial(train_epoch, task=task)
+        if replicas:
+            function = jax.vmap(function, in_axes=(0, None, None, 0, None, None, 0))
+            single = jax.tree.map(lambda x: jax.ShapeDtypeStruct((replicas, *x.shape), x.dtype), single)
+        state, order, keys = single
+        images = jax.ShapeDtypeStruct((examples, *task.image_shape), jnp.uint8)
+        labels, bound = jax.ShapeDtypeStruct((examples,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+        lowered = jax.jit(function, donate_argnums=0).lower(state, images, labels, order, bound, bound, keys)
+        return Programs(lowered.compile(), task, examples, replicas)
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return steps_per_epoch(self.examples, self.task.batch_size)
+
+    def order(self, keys: Sequence[Keys], epoch: int) -> jax.Array:
+        """The shuffled order of an epoch, `[steps, batch]`, for each of the keys."""
+        return self.stack(
+            [epoch_order(key.shuffle, epoch, examples=self.examples, batch_size=self.task.batch_size) for key in keys]
+        )
+
+    def stack(self, trees: Sequence[Any]) -> Any:
+        """The trees of several runs as one, with a leading axis if this program has one."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if self.replicas else trees[0]
+
+    def unstack(self, tree: Any) -> list[Any]:
+        """The inverse of `stack`."""
+        if not self.replicas:
+            return [tree]
+        return [jax.tree.map(lambda leaf, index=index: leaf[index], tree) for index in range(self.replicas)]
+
+
+def initial_state(config: RunConfig, task: Task) -> TrainState:
+    """The state a run starts from."""
+    return create_train_state(make_keys(config.seed).init, config.learning_rate, task=task)
+
+
+def fit(
+    configs: Sequence[RunConfig],
+    dataset: Dataset,
+    states: Sequence[TrainState] | None = None,
+    *,
+    clock: Clock | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[int, EpochMetrics, TrainState], None] = lambda index, metrics, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[TrainState]:
+    """Trains one run, or several that differ only in seed and learning rate as one vectorised program.
+
+    Args:
+      configs: the runs.
+      dataset: their data, already cut to `train_size` and `validation_size`.
+      states: where checkpoints left the runs, all at one step; by default the runs start. They are consumed.
+      clock: gets the seconds spent.
+      on_progress: called a few times a second, with the means over the runs.
+      on_epoch: called after each epoch for each run, with its index and the state that starts its next epoch.
+      should_stop: asked after each progress.
+
+    Returns the trained state of each run. One whose loss became NaN or infinite stopped there: see `diverged`.
+
+    Raises:
+      Interrupted: `should_stop()` was true.
+    """
+    clock = clock or Clock()
+    config = configs[0]
+    task = Task.of(config, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
+    if states is None:
+        states = clock.timed("compile", lambda: [initial_state(config, task) for config in configs])
+    replicas = len(configs) if len(configs) > 1 else 0
+    programs = clock.timed("compile", Programs.compile, task, len(dataset.train.labels), replicas)
+    all_keys = [make_keys(config.seed) for config in configs]
+    keys, state = programs.stack(all_keys), programs.stack(states)
+    images, labels = clock.timed("data", lambda: jax.device_put((dataset.train.images, dataset.train.labels)))
+    done = max(int(state.step) for state in states)
+    alive = [index for index, state in enumerate(states) if not diverged(state)]
+
+    for epoch in range(done // programs.steps, config.epochs):
+        if not alive:
+            break
+        step = done % programs.steps if epoch == done // programs.steps else 0
+        started = time.perf_counter()
+        order = clock.timed("train", programs.order, all_keys, epoch)
+        chunk = 20
+        while step < programs.steps and alive:
+            stop = min(step + chunk, programs.steps)
+            chunk_started = time.perf_counter()
+            state = clock.timed("train", programs.train, state, images, labels, order, step, stop, keys)
+            rate = (stop - step) / max(time.perf_counter() - chunk_started, 1e-6)
+            step, chunk = stop, max(1, int(rate * _PROGRESS_SECONDS))
+            losses, accuracies = _means(jax.device_get(state.sums))
+            alive = [index for index in alive if math.isfinite(losses[index])]
+            if alive:
+                means = float(np.mean(losses[alive])), float(np.mean(accuracies[alive]))
+                on_progress(Progress(epoch + 1, config.epochs, step, programs.steps, *means))
+            # After an epoch's last step its metrics come first: they must not be lost.
+            if step < programs.steps and should_stop():
+                raise Interrupted(programs.unstack(state))
+        ended = programs.unstack(state)
+        for index in alive:
+            validation = None
+            if dataset.validation is not None:
+                validation = evaluate(task, ended[index].params, dataset.validation, clock=clock)
+            last_step = int(ended[index].step)
+            metrics = EpochMetrics(
+                epoch=epoch + 1,
+                step=last_step,
+                train_loss=float(losses[index]),
+                train_accuracy=float(accuracies[index]),
+                validation_loss=validation.loss if validation else None,
+                validation_accuracy=validation.accuracy if validation else None,
+                learning_rate=float(learning_rate_at(task, ended[index].learning_rate, jnp.asarray(last_step - 1))),
+                seconds=(time.perf_counter() - started) / len(configs),
+            )
+            ended[index] = ended[index].replace(sums=zero_sums())
+            on_epoch(index, metrics, ended[index])
+        state = programs.stack(ended)
+        if should_stop():
+            raise Interrupted(ended)
+    return programs.unstack(state)
+
+
+def diverged(state: TrainState) -> bool:
+    """Whether the loss of the state's last step was NaN or infinite."""
+    return not math.isfinite(float(state.sums.loss))
+
+
+def _means(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss and accuracy of each run, `[runs]`."""
+    loss, correct, examples = (np.atleast_1d(value).astype(np.float64) for value in sums)
+    return loss / examples, correct / examples
+
+
+def evaluate(task: Task, params: Any, split: Split, *, clock: Clock | None = None) -> Evaluation:
+    """Evaluates `params` on every example of `split`."""
+    logits = (clock or Clock()).timed("eval", lambda: np.asarray(predict(params, split.images, task=task)))
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    losses = -np.take_along_axis(log_probabilities, split.labels[:, None].astype(np.int64), axis=-1)
+    accuracy = float(np.mean(np.argmax(logits, axis=-1) == split.labels))
+    return Evaluation(float(losses.mean()), accuracy, logits)

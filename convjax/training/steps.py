@@ -1,0 +1,272 @@
+"""The pure steps of training and evaluation. State goes in and comes out; nothing here touches the world.
+
+A `Task` is the static half of a run (a hashable value: network, optimizer kind, batch size), the `TrainState` and the
+arguments are the dynamic half. Seeds, learning rates and the data order are dynamic, so runs that differ only in them
+share one compiled program.
+"""
+
+import dataclasses
+import functools
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from convjax.config import RunConfig
+from convjax.nn import models
+from convjax.nn.geometry import Layer, plan
+
+EVAL_CHUNK = 100
+"""Images a step of evaluation, where it was fastest on CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a compiled program depends on.
+
+    Attributes:
+      layers: the network's plan.
+      total_steps: optimizer steps of the whole run, which the learning-rate schedules need; 0 where the schedule
+        is constant, so that runs of different length share a program.
+    """
+
+    layers: tuple[Layer, ...]
+    conv: str
+    precision: str
+    augment: str
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    schedule: str
+    warmup_steps: int
+    total_steps: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> "Task":
+        """The task of a run on `examples` training images.
+
+        Raises:
+          UserError: the network is impossible for these images.
+        """
+        scheduled = config.schedule != "constant"
+        return cls(
+            layers=plan(config, image_shape, num_classes),
+            conv=config.conv,
+            precision=config.precision,
+            augment=config.augment,
+            optimizer=config.optimizer,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            schedule=config.schedule,
+            warmup_steps=config.warmup_steps,
+            total_steps=config.epochs * steps_per_epoch(examples, config.batch_size) if scheduled else 0,
+            batch_size=config.batch_size,
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(height, width, channels)` of the input."""
+        return self.layers[0].input_shape
+
+    @property
+    def model(self) -> models.DenseNet:
+        """The Flax module."""
+        return models.build(self.layers, precision=self.precision, method=self.conv)
+
+
+class Keys(NamedTuple):
+    """Independent random streams of one seed."""
+
+    init: PRNGKeyArray
+    shuffle: PRNGKeyArray
+    dropout: PRNGKeyArray
+    augment: PRNGKeyArray
+
+
+class Batch(NamedTuple):
+    """`weights` are 1 for examples and 0 for the padding of an epoch's last, short batch."""
+
+    images: UInt8[Array, "batch height width channels"]
+    labels: Int[Array, " batch"]
+    weights: Float[Array, " batch"]
+
+
+class Sums(NamedTuple):
+    """Sums over examples, from which an epoch's means are made."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    examples: Float[Array, ""]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training changes.
+
+    Attributes:
+      step: optimizer steps done.
+      params: `{layer name: {"kernel", "bias"}}`.
+      opt_state: optax's.
+      learning_rate: the schedule's peak.
+      sums: of the epoch in hand.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    learning_rate: Float[Array, ""]
+    sums: Sums
+
+
+def make_keys(seed: int) -> Keys:
+    """The streams of a seed: the name of each is folded into the seed's key."""
+    root = jax.random.key(seed)
+    return Keys(*(jax.random.fold_in(root, zlib.crc32(name.encode())) for name in Keys._fields))
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Batches in an epoch; the last may be short."""
+    return -(-examples // batch_size)
+
+
+def learning_rate_at(task: Task, peak: jax.Array, step: jax.Array) -> jax.Array:
+    """The learning rate of a step: a linear warm-up to `peak`, then constant, cosine or linear to 0."""
+    decay_steps = max(1, task.total_steps - task.warmup_steps)
+    if task.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, decay_steps)
+    elif task.schedule == "linear":
+        after = optax.linear_schedule(peak, 0.0, decay_steps)
+    else:
+        after = optax.constant_schedule(peak)
+    rate = after(step - task.warmup_steps)
+    if task.warmup_steps:
+        # (step + 1): a first step at rate 0 would be wasted.
+        rate = jnp.where(step < task.warmup_steps, peak * (step + 1) / task.warmup_steps, rate)
+    return jnp.asarray(rate, jnp.float32)
+
+
+def make_optimizer(task: Task, learning_rate: jax.Array) -> optax.GradientTransformation:
+    """The optimizer with Keras 3's defaults: RMSprop is lr * g / sqrt(v + 1e-7), rho 0.9."""
+    if task.optimizer == "rmsprop":
+        return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=task.momentum or None)
+    if task.optimizer == "adam":
+        return optax.adam(learning_rate, eps=1e-7)
+    if task.optimizer == "adamw":
+        return optax.adamw(learning_rate, eps=1e-7, weight_decay=task.weight_decay)
+    return optax.sgd(learning_rate, momentum=task.momentum or None)
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Task) -> TrainState:
+    """Fresh parameters (Glorot-uniform kernels, zero biases) and optimizer state."""
+    params = task.model.init(key, jnp.zeros((1, *task.image_shape)))["params"]
+    learning_rate = jnp.asarray(learning_rate, jnp.float32)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=make_optimizer(task, learning_rate).init(params),
+        learning_rate=learning_rate,
+        sums=zero_sums(),
+    )
+
+
+def zero_sums() -> Sums:
+    """Sums of nothing."""
+    return Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
+
+
+def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Grey levels 0..255 to 0..1, float32."""
+    return images.astype(jnp.float32) / 255
+
+
+def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:
+    """One step of the optimizer on the mean cross-entropy of the batch's examples.
+
+    Returns the new state and this batch's sums, measured before the update, as Keras reports them.
+    """
+    images = scale_images(batch.images)
+    rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
+    count = jnp.sum(batch.weights)
+
+    def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+        logits = task.model.apply({"params": params}, images, train=True, rngs=rngs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        return jnp.sum(losses * batch.weights) / count, logits
+
+    (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    optimizer = make_optimizer(task, learning_rate_at(task, state.learning_rate, state.step))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    correct = jnp.sum((jnp.argmax(logits, axis=-1) == batch.labels) * batch.weights)
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+    )
+    return new_state, Sums(loss * count, correct, count)
+
+
+@functools.partial(jax.jit, static_argnames=("examples", "batch_size"))
+def epoch_order(key: PRNGKeyArray, epoch: jax.Array, *, examples: int, batch_size: int) -> Int[Array, "steps batch"]:
+    """The shuffled example indices of an epoch, a row a step; -1 fills up the last row."""
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), examples).astype(jnp.int32)
+    steps = steps_per_epoch(examples, batch_size)
+    padding = steps * batch_size - examples
+    return jnp.pad(order, (0, padding), constant_values=-1).reshape(steps, batch_size)
+
+
+def train_epoch(
+    state: TrainState,
+    images: UInt8[Array, "examples height width channels"],
+    labels: Int[Array, " examples"],
+    order: Int[Array, "steps batch"],
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+    keys: Keys,
+    *,
+    task: Task,
+) -> TrainState:
+    """Steps `start` to `stop` of an epoch, all on the device; `state.sums` grows by each step's sums.
+
+    The bounds are dynamic: a whole epoch and any part of one are the same program, and its result does not depend on
+    how the epoch was cut. A step whose loss is not finite is the last one: `state.step` tells which it was.
+    """
+
+    def unfinished(carry: tuple[jax.Array, TrainState]) -> jax.Array:
+        step, state = carry
+        return (step < stop) & jnp.isfinite(state.sums.loss)
+
+    def body(carry: tuple[jax.Array, TrainState]) -> tuple[jax.Array, TrainState]:
+        step, state = carry
+        index = lax.dynamic_index_in_dim(order, step, keepdims=False)
+        present = index >= 0
+        rows = jnp.maximum(index, 0)
+        batch = Batch(images[rows], labels[rows], present.astype(jnp.float32))
+        state, sums = train_step(state, batch, keys, task=task)
+        return step + 1, state.replace(sums=jax.tree.map(jnp.add, state.sums, sums))
+
+    return lax.while_loop(unfinished, body, (jnp.asarray(start, jnp.int32), state))[1]
+
+
+def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], *, task: Task) -> jax.Array:
+    """Logits `[batch, classes]` of a batch, without dropout."""
+    return task.model.apply({"params": params}, scale_images(images))
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def predict(
+    params: Any, images: UInt8[Array, "examples height width channels"], *, task: Task
+) -> Float[Array, "examples classes"]:
+    """Logits of every image, in chunks of `EVAL_CHUNK`; no image is dropped."""
+    count = images.shape[0]
+    chunks = -(-count // EVAL_CHUNK)
+    padded = jnp.pad(images, ((0, chunks * EVAL_CHUNK - count), (0, 0), (0, 0), (0, 0)))
+    logits = lax.map(
+        lambda chunk: eval_step(params, chunk, task=task), padded.reshape(chunks, EVAL_CHUNK, *images.shape[1:])
+    )
+    return logits.reshape(chunks * EVAL_CHUNK, -1)[:count]

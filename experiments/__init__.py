@@ -1,0 +1,1 @@
+"""One short script per question; `python -m experiments.NAME --help` says what it asks."""

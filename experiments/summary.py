@@ -1,0 +1,25 @@
+"""The layer table of a network: names, output shapes and parameters, as Keras prints them. No data, no training.
+
+python -m experiments.summary --kernel_size=5 --verbose
+"""
+
+from absl import flags
+
+from convjax import cli
+
+_VERBOSE = flags.DEFINE_bool("verbose", False, "also receptive field, FLOPs and memory of every layer")
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    from convjax import data
+    from convjax.nn.geometry import plan
+    from convjax.nn.summary import summary
+
+    config = cli.config_from_flags()
+    print(summary(plan(config, *data.image_info(config.dataset)), verbose=_VERBOSE.value))
+
+
+if __name__ == "__main__":
+    cli.define_model_flags()
+    cli.run(main)

@@ -1,0 +1,45 @@
+"""One run, the chapter's by default: train a convnet on MNIST and measure its test accuracy.
+
+python -m experiments.train
+"""
+
+from absl import flags
+
+from convjax import cli
+
+_SAVE_PLOTS = flags.DEFINE_bool(
+    "save_plots", False, "write learning curves, confusion matrix and the most confidently wrong test images as PNG"
+)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the layer table, trains, and prints the test accuracy."""
+    from convjax import data
+    from convjax.nn.geometry import plan
+    from convjax.nn.summary import summary
+    from convjax.progress import make_reporter
+    from convjax.sweeps.run import execute, result_line
+    from convjax.sweeps.store import Run
+
+    config, options = cli.config_from_flags(), cli.options_from_flags()
+    run = Run.of(options.workdir, "train", config)
+    image_shape, num_classes = data.image_info(config.dataset)
+    print(summary(plan(config, image_shape, num_classes)))
+    if options.resume and run.result() is not None:
+        print(f"this run is done already, in {run.path}; --noresume runs it again")
+    [result] = execute([config], "train", options, make_reporter(flags.FLAGS.progress))
+    if _SAVE_PLOTS.value:
+        from convjax.analysis.run_plots import save_run_plots
+
+        for path in save_run_plots(run, options.data_dir):
+            print(f"wrote {path}")
+    print(f"results in {run.path}")
+    if result["status"] == "diverged":
+        print(f"diverged: {result['reason']}")
+    print(result_line(config, result))
+
+
+if __name__ == "__main__":
+    cli.define_model_flags()
+    cli.define_run_flags()
+    cli.run(main)

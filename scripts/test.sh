@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Makes .venv, installs, checks the style and runs the tests. --slow also runs the long ones; other words go to pytest.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh" test
+
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --slow) arguments+=(-m "slow or not slow") ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "${arguments[@]}"
