@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -143,6 +143,7 @@ class RunConfig:
             put("pool", pools[0] if pools == between and convolutions > 1 else "-".join(pools))
         if set(self.layer_pools) == {"none"}:
             put("pool", "none")
+        self._put_canonical_windows(put)
 
         for part in self.activation.split("-"):
             _choice("activation", part, ACTIVATIONS)
@@ -150,6 +151,8 @@ class RunConfig:
             "activation",
             _collapse(_spread("activation", self.activation.split("-"), layers, "hidden layer")),
         )
+        if not layers:
+            put("activation", _FIELDS["activation"].default)
         rates = [_rate("dropout", part) for part in self.dropout.split("-")]
         if len(rates) > 1:
             _spread("dropout", rates, layers, "hidden layer")
@@ -157,6 +160,8 @@ class RunConfig:
         for rate in sorted(set(rates)):
             if _spread_dropout([rate], self.model, convolutions, hidden) == self.layer_dropout:
                 put("dropout", _format_number(rate))
+        if not layers:
+            put("dropout", "0")
 
         _choice("optimizer", self.optimizer, OPTIMIZERS)
         _choice("schedule", self.schedule, SCHEDULES)
@@ -179,6 +184,22 @@ class RunConfig:
             ("seed", 0),
         ):
             _at_least(name, getattr(self, name), minimum)
+
+    def _put_canonical_windows(self, put: Callable[[str, Any], None]) -> None:
+        """Pooling windows that are not used become those that are; a stride that is the window's becomes 0."""
+        sizes = self.layer_pool_sizes
+        strides = [
+            (0 if stride[0] == size[0] else stride[0], 0 if stride[1] == size[1] else stride[1])
+            for stride, size in zip(self._windows("pool_stride"), sizes, strict=True)
+        ]
+        pooled = [index for index, kind in enumerate(self.layer_pools) if kind != "none"]
+        if not pooled:
+            put("pool_size", _FIELDS["pool_size"].default)
+            put("pool_stride", _FIELDS["pool_stride"].default)
+            return
+        for name, windows in (("pool_size", sizes), ("pool_stride", strides)):
+            used = [windows[index if index in pooled else pooled[0]] for index in range(len(windows))]
+            put(name, _collapse([_format_window(window) for window in used]))
 
     def _require_defaults_for_dense(self) -> None:
         for name in (
@@ -315,6 +336,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
             raise ValueError
         if kind is float and not math.isfinite(number):
             raise ValueError
+        number += 0  # -0.0 becomes 0.0: they are equal, and so must their digests be
     except (ValueError, TypeError, OverflowError):
         expected = "a whole number" if kind is int else "a number"
         raise UserError(f"--{name}={value}: expected {expected}, such as {_FIELDS[name].default}") from None
@@ -334,7 +356,7 @@ def _at_least(name: str, value: float, minimum: float, *, exclusive: bool = Fals
 
 def _integer(name: str, text: str, minimum: int) -> int:
     # int() alone would also take "1_0", "+3" and non-ASCII digits.
-    if not (text.isascii() and text.isdigit()) or not minimum <= int(text[:12]) <= 65_536:
+    if not (text.isascii() and text.isdigit() and len(text) <= 12) or not minimum <= int(text) <= 65_536:
         raise UserError(
             f"--{name}: {text!r} is not a whole number from {minimum} to 65536; "
             f"expected a value such as {_FIELDS[name].default}, or one per layer joined by '-'"
@@ -356,7 +378,7 @@ def _window(name: str, text: str, minimum: int) -> Window:
 
 def _rate(name: str, text: str) -> float:
     try:
-        rate = float(text)
+        rate = round(float(text), 10)
     except ValueError:
         rate = -1.0
     if not 0 <= rate < 1:

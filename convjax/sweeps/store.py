@@ -64,6 +64,10 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         return Claim(self.path / ".claim")
 
+    def claimant(self) -> int | None:
+        """Process id of the last claim, whether it still holds or not."""
+        return _read_claim(self.path / ".claim").get("pid")
+
     def result(self) -> dict[str, Any] | None:
         """result.json, or None where the run is not done.
 
@@ -170,12 +174,12 @@ class Claim:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
             self._file.close()
-            raise Claimed(f"{path.parent} is being run by {owner}") from None
+            owner = _read_claim(path)
+            who = f"process {owner['pid']} on {owner['host']} since {owner['since']}" if owner else "another process"
+            raise Claimed(f"{path.parent} is being run by {who}") from None
         self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}))
         self._file.flush()
 
     def close(self) -> None:
@@ -187,6 +191,14 @@ class Claim:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _read_claim(path: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads(path.read_text())
+        return owner if {"pid", "host", "since"} <= set(owner) else {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def find_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:

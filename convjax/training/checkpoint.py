@@ -50,10 +50,12 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def restore(self, like: TrainState, *, set_aside: bool = True) -> TrainState | None:
         """The newest sound state, shaped as `like`; None where there is none.
 
-        A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning.
+        A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning, and
+        with `set_aside` moved to `RUN/damaged-checkpoint-STEP`: left where it is it would stand in the way of the
+        sound one that the resumed run makes of this step.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -67,10 +69,21 @@ class Checkpoints:
                 reason = "its content is not what was saved"
             except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
                 reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+            if set_aside:
+                self._set_aside(step)
             _log.warning(
                 "checkpoint %s in %s is damaged (%s); using an older one", step, self._manager.directory, reason
             )
         return None
+
+    def _set_aside(self, step: int) -> None:
+        folder = Path(self._manager.directory)
+        number, target = 0, folder.parent / f"damaged-checkpoint-{step}"
+        while target.exists():
+            number += 1
+            target = folder.parent / f"damaged-checkpoint-{step}-{number}"
+        (folder / str(step)).rename(target)
+        self._manager.reload()
 
     def steps(self) -> list[int]:
         """The steps kept, oldest first."""
@@ -109,7 +122,7 @@ def load_params(run_dir: Path) -> tuple[RunConfig, Task, dict[str, Any]]:
         raise UserError(f"{run_dir} has no checkpoint; run its experiment again")
     like = jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
     checkpoints = Checkpoints(run_dir, keep=None)
-    state = checkpoints.restore(like)
+    state = checkpoints.restore(like, set_aside=False)
     checkpoints.close()
     if state is None:
         raise UserError(f"{run_dir} has no sound checkpoint; run its experiment again")

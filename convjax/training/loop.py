@@ -28,6 +28,9 @@ from convjax.training.steps import (
     zero_sums,
 )
 
+_FIRST_CHUNK = 20
+"""Steps before the first look at the device, when their speed is not known."""
+
 _PROGRESS_SECONDS = 0.4
 """Time between two looks at the device: each costs a round trip, and an interrupt waits for one."""
 
@@ -204,7 +207,7 @@ def fit(
         step = done % programs.steps if epoch == done // programs.steps else 0
         started = time.perf_counter()
         order = clock.timed("train", programs.order, all_keys, epoch)
-        chunk = 20
+        chunk = _FIRST_CHUNK
         while step < programs.steps and alive:
             stop = min(step + chunk, programs.steps)
             chunk_started = time.perf_counter()

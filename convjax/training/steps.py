@@ -146,7 +146,7 @@ def learning_rate_at(task: Task, peak: jax.Array, step: jax.Array) -> jax.Array:
     rate = after(step - task.warmup_steps)
     if task.warmup_steps:
         # (step + 1): a first step at rate 0 would be wasted.
-        rate = jnp.where(step < task.warmup_steps, peak * (step + 1) / task.warmup_steps, rate)
+        rate = jnp.where(step < task.warmup_steps, peak * (step + 1).astype(jnp.float32) / task.warmup_steps, rate)
     return jnp.asarray(rate, jnp.float32)
 
 
@@ -202,7 +202,7 @@ def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tu
     (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     optimizer = make_optimizer(task, learning_rate_at(task, state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    correct = jnp.sum((jnp.argmax(logits, axis=-1) == batch.labels) * batch.weights)
+    correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),

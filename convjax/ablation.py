@@ -1,0 +1,207 @@
+"""The machinery of the ablation scripts: flags, grid, sweep, table and report of one question."""
+
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from convjax import cli
+from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.sweeps.grid import Cell, Grid, make_grid, product
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One question and the arms that answer it.
+
+    Attributes:
+      name: the experiment's, which names its folder in the store.
+      question: what is asked, in a sentence.
+      reading: how to read the answer: what the arms share, what they confound, what would change the answer.
+      axes: fields and their values; the arms are all combinations. A flag of that name replaces an axis's values.
+      arms: arms that are no such product, in place of `axes`.
+      baseline: fields and values of the arm that the others are compared with; empty for the first.
+      base: fields in which all arms differ from the chapter's run; flags replace them too.
+      details: text about the cells to print before they run.
+    """
+
+    name: str
+    question: str
+    reading: str
+    axes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    arms: Sequence[Mapping[str, str]] = ()
+    baseline: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    base: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
+    details: Callable[[Sequence[Cell]], str] | None = None
+
+
+def run(study: Study) -> None:
+    """The whole program of an ablation script."""
+    cli.define_model_flags(grid=True, skip=("seed",))
+    cli.define_run_flags()
+    flags.DEFINE_integer("seeds", 5, "seeds 0 to N-1 of every arm", 1)
+    flags.DEFINE_integer("seed", 0, "the first seed", 0)
+    flags.DEFINE_enum("executor", "local", ["local", "ray"], "where runs are done: here, or on a Ray cluster")
+    flags.DEFINE_enum(
+        "seed_mode",
+        "auto",
+        ["auto", "serial", "vmap", "processes"],
+        "one run after another, all seeds of an arm as one program, or worker processes; the numbers are the same",
+    )
+    flags.DEFINE_integer("jobs", 0, "worker processes of --seed_mode=processes; 0 for two", 0)
+    flags.DEFINE_string("ray_address", "auto", "the Ray cluster")
+    flags.DEFINE_float("ray_cpus", 1.0, "CPUs a run asks of the Ray cluster", 0.0)
+    flags.DEFINE_float("ray_gpus", 0.0, "GPUs a run asks of the Ray cluster", 0.0)
+    flags.DEFINE_enum(
+        "match",
+        "",
+        ["", "params", "flops"],
+        "scale the channels of every arm so that it has the baseline's parameters or FLOPs",
+    )
+    flags.DEFINE_bool("skip_invalid", False, "leave impossible arms out; the default is to stop")
+    flags.DEFINE_bool("dry_run", False, "show the plan and stop")
+    cli.run(lambda argv: _main(study))
+
+
+def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
+    """What all arms share, and the arms: the study's, as changed by the flags that the user gave.
+
+    Raises:
+      UserError: an impossible value, or a flag for a field that the study's arms set themselves.
+    """
+    base: dict[str, str | int | float] = {**study.base, "seed": 0}
+    axes = {name: list(values) for name, values in study.axes.items()}
+    set_by_arms = {name for arm in study.arms for name in arm}
+    for name in FIELD_NAMES:
+        if name == "seed" or not flags.FLAGS[name].present:
+            if flags.FLAGS.quick and name in cli.QUICK:
+                base[name] = cli.QUICK[name]
+            continue
+        values = [value.strip() for value in flags.FLAGS[name].value.split(",")]
+        if name in set_by_arms:
+            raise UserError(f"--{name} is what the arms of this experiment set; use experiments.grid for other arms")
+        if name in axes or len(values) > 1:
+            axes[name] = values
+        else:
+            base[name] = values[0]
+    arms = [{**arm, **combination} for arm in (study.arms or [{}]) for combination in product(axes)]
+    return RunConfig(**base), arms
+
+
+def _baseline(study: Study, arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The baseline's fields: the study's where there is such an arm, else the first arm's."""
+    wanted = {name: str(value) for name, value in study.baseline.items()}
+    if wanted and any(all(arm.get(name, value) == value for name, value in wanted.items()) for arm in arms):
+        return wanted
+    return dict(arms[0])
+
+
+def _main(study: Study) -> int:
+    from convjax import data
+    from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+
+    values = flags.FLAGS
+    base, arms = arms_from_flags(study)
+    baseline = _baseline(study, arms)
+    reference = next(arm for arm in arms if all(arm.get(name, value) == value for name, value in baseline.items()))
+    grid = make_grid(base, arms, data.image_info, match=values.match, reference=reference)
+    if grid.invalid:
+        for cell in grid.invalid:
+            print(f"impossible: {cell.label}: {cell.reason}", file=sys.stderr)
+        if not values.skip_invalid:
+            grid.require_valid()
+    if not grid.cells:
+        raise UserError("no arm is possible; see the reasons above")
+
+    count = 2 if values.quick and not values["seeds"].present else values.seeds
+    seeds = range(values.seed, values.seed + count)
+    options = cli.options_from_flags()
+    # A store that another run in another place could not find is no store for a cluster.
+    sweep = Sweep(study.name, tuple(tuple(cell.runs(seeds)) for cell in grid.cells), options)
+    how = SweepOptions(
+        values.executor, values.seed_mode, values.jobs, values.ray_address, values.ray_cpus, values.ray_gpus
+    )
+    print(study.question)
+    _print_cells(grid, study)
+    failed = _do(sweep, grid, how, run_sweep) if not values.dry_run else 0
+    if values.dry_run:
+        print(_display(sweep, grid).plan())
+        return 0
+    _write_answer(study, sweep, grid, baseline)
+    if failed:
+        print(f"{failed} of {len(sweep.configs)} runs failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _print_cells(grid: Grid, study: Study) -> None:
+    width = max(len(cell.label) for cell in grid.cells)
+    for cell in grid.cells:
+        channels = "" if dict(cell.overrides).get("channels") else f"  channels {cell.config.channels}"
+        print(f"  {cell.label:<{width}}  {cell.parameters:>11,} parameters  {cell.flops:>13,} FLOPs{channels}")
+    if study.details is not None:
+        print(study.details(grid.cells))
+
+
+def _display(sweep, grid: Grid):  # type: ignore[no-untyped-def]
+    from convjax.sweeps.display import Cost, SweepDisplay
+    from convjax.sweeps.run import load_dataset
+
+    labels, costs = {}, {}
+    for cell, configs in zip(grid.cells, sweep.cells, strict=True):
+        examples = len(load_dataset(cell.config.dataset, sweep.options.data_dir, 0, 0).train.labels)
+        for config in configs:
+            labels[config] = f"{cell.label} seed {config.seed}"
+            costs[config] = Cost.of(config, cell.flops, examples)
+    return SweepDisplay(sweep, labels, costs, progress=flags.FLAGS.progress)
+
+
+def _do(sweep, grid: Grid, how, run_sweep) -> int:  # type: ignore[no-untyped-def]
+    """Runs the sweep and returns how many runs failed."""
+    display = _display(sweep, grid)
+    try:
+        print(display.plan(), flush=True)
+        run_sweep(sweep, how, display)
+    finally:
+        display.close()
+    return sum(sweep.status(config)[0] == "failed" for config in sweep.configs)
+
+
+def _write_answer(study: Study, sweep, grid: Grid, baseline: Mapping[str, str]) -> None:  # type: ignore[no-untyped-def]
+    """Prints the table and writes table.md and report.html beside the runs."""
+    from convjax.analysis.render import to_markdown, to_text
+    from convjax.analysis.report import write_report
+    from convjax.analysis.tables import accuracy_table
+    from convjax.files import write_text_atomic
+    from convjax.sweeps.store import read_runs
+
+    folder = Path(sweep.options.workdir) / study.name
+    frame = read_runs([folder])
+    frame = frame[frame["digest"].isin({config.digest for config in sweep.configs})]
+    by = list(dict.fromkeys(name for cell in grid.cells for name, _ in cell.overrides))
+    table = accuracy_table(frame, by, baseline=baseline)
+    print(to_text(table, width=_terminal_width()))
+    write_text_atomic(folder / "table.md", to_markdown(table))
+    command = shlex.join(["python", "-m", f"experiments.{study.name}", *sys.argv[1:]])
+    report = folder / "report.html"
+    write_report(
+        report,
+        frame,
+        title=study.name.replace("_", " "),
+        question=study.question,
+        reading=study.reading,
+        commands=[command],
+        by=by,
+        baseline=baseline,
+    )
+    print(f"table: {folder / 'table.md'}\nreport: {report}")
+
+
+def _terminal_width() -> int:
+    try:
+        return max(80, os.get_terminal_size().columns)
+    except OSError:
+        return 160

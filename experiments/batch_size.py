@@ -1,0 +1,21 @@
+"""Does the batch size matter? The chapter fits with batches of 64.
+
+python -m experiments.batch_size
+"""
+
+from convjax.ablation import Study, run
+
+STUDY = Study(
+    name="batch_size",
+    question="Does test accuracy after the same number of epochs depend on the batch size?",
+    reading=(
+        "Epochs are equal, so a larger batch makes fewer updates at the same learning rate: that is what a user gets "
+        "who changes only the batch size. Size and FLOPs an image are the same; the seconds column shows what larger "
+        "batches save."
+    ),
+    axes={"batch_size": ("16", "64", "256", "1024")},
+    baseline={"batch_size": "64"},
+)
+
+if __name__ == "__main__":
+    run(STUDY)

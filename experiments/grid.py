@@ -1,0 +1,19 @@
+"""Any cross product: every model and optimizer flag takes a comma-separated list.
+
+python -m experiments.grid --kernel_size=1,3,5 --padding=valid,same --stride=1,2 --seeds=3 --skip_invalid
+"""
+
+from convjax.ablation import Study, run
+
+STUDY = Study(
+    name="grid",
+    question="How does test accuracy depend on the fields of this grid?",
+    reading=(
+        "Arms are all combinations of the values given; the first is the baseline that the others are compared with, "
+        "paired by seed. Fields that were given one value, and all others, are the same in every arm. The table shows "
+        "parameters and FLOPs, which --match=params or --match=flops equalises."
+    ),
+)
+
+if __name__ == "__main__":
+    run(STUDY)

@@ -1,0 +1,20 @@
+"""Does the learning rate matter? The chapter leaves rmsprop at its default of 0.001.
+
+python -m experiments.learning_rate
+"""
+
+from convjax.ablation import Study, run
+
+STUDY = Study(
+    name="learning_rate",
+    question="Does test accuracy depend on RMSprop's learning rate around the default of 0.001?",
+    reading=(
+        "Everything else is equal, the number of epochs included: a small rate may simply not have arrived. A run "
+        "whose loss is no longer a number counts as diverged, with the accuracy it has."
+    ),
+    axes={"learning_rate": ("0.0001", "0.0003", "0.001", "0.003", "0.01")},
+    baseline={"learning_rate": "0.001"},
+)
+
+if __name__ == "__main__":
+    run(STUDY)

@@ -1,0 +1,27 @@
+"""Does the optimizer matter? The chapter compiles its model with rmsprop.
+
+python -m experiments.optimizer
+"""
+
+from convjax.ablation import Study, run
+
+STUDY = Study(
+    name="optimizer",
+    question="Does another optimizer than RMSprop give another test accuracy?",
+    reading=(
+        "Optimizers need different learning rates; a comparison at one rate would only show that. The adaptive ones "
+        "run at Keras's default 1e-3, SGD at Keras's default 1e-2 and at 1e-1, with and without momentum 0.9. None "
+        "was tuned on the test set; experiments.learning_rate shows how much a rate matters."
+    ),
+    arms=(
+        {"optimizer": "rmsprop", "learning_rate": "0.001", "momentum": "0"},
+        {"optimizer": "adam", "learning_rate": "0.001", "momentum": "0"},
+        {"optimizer": "sgd", "learning_rate": "0.01", "momentum": "0"},
+        {"optimizer": "sgd", "learning_rate": "0.1", "momentum": "0"},
+        {"optimizer": "sgd", "learning_rate": "0.01", "momentum": "0.9"},
+    ),
+    baseline={"optimizer": "rmsprop", "learning_rate": "0.001", "momentum": "0"},
+)
+
+if __name__ == "__main__":
+    run(STUDY)

@@ -1,0 +1,32 @@
+"""Which downsampling? The chapter: max-pooling, by 2x2 windows with stride 2, rather than average-pooling or strides.
+
+python -m experiments.pooling
+"""
+
+from convjax.ablation import Study, run
+
+STUDY = Study(
+    name="pooling",
+    question="Does max-pooling give a better test accuracy than average-pooling, strides, or no downsampling at all?",
+    reading=(
+        "Padding is 'same' in every arm. Downsampling by 2: max, average and strided convolution (2-2-1) lead to the "
+        "same 7x7 final map and the same parameters; by 3 to a 4x4 map; overlapping windows are 3x3 with stride 2. "
+        "Without downsampling the final map is 28x28: many more parameters in the dense layer and about 30 times the "
+        "FLOPs; the table shows both, and --match makes the arms comparable."
+    ),
+    arms=(
+        {"pool": "max", "pool_size": "2", "pool_stride": "0", "stride": "1"},
+        {"pool": "avg", "pool_size": "2", "pool_stride": "0", "stride": "1"},
+        {"pool": "max", "pool_size": "3", "pool_stride": "0", "stride": "1"},
+        {"pool": "avg", "pool_size": "3", "pool_stride": "0", "stride": "1"},
+        {"pool": "max", "pool_size": "3", "pool_stride": "2", "stride": "1"},
+        {"pool": "avg", "pool_size": "3", "pool_stride": "2", "stride": "1"},
+        {"pool": "none", "pool_size": "2", "pool_stride": "0", "stride": "2-2-1"},
+        {"pool": "none", "pool_size": "2", "pool_stride": "0", "stride": "1"},
+    ),
+    baseline={"pool": "max", "pool_size": "2", "pool_stride": "0", "stride": "1"},
+    base={"padding": "same"},
+)
+
+if __name__ == "__main__":
+    run(STUDY)

@@ -1,0 +1,74 @@
+"""Grids: products, impossible cells, matching of parameters and FLOPs."""
+
+import itertools
+
+import pytest
+
+from convjax.config import RunConfig, UserError
+from convjax.nn.geometry import plan, total_flops, total_parameters
+from convjax.sweeps.grid import make_grid, product
+
+SHAPES = {"mnist": ((28, 28, 1), 10)}
+info = SHAPES.__getitem__
+
+
+def test_product_has_every_combination_the_last_axis_fastest():
+    arms = product({"kernel_size": ["1", "3"], "padding": ["valid", "same"]})
+    assert [tuple(arm.values()) for arm in arms] == list(itertools.product(["1", "3"], ["valid", "same"]))
+
+
+def test_cells_carry_label_config_and_cost():
+    grid = make_grid(RunConfig(seed=7), product({"kernel_size": ["3", "5-3-3"]}), info)
+    assert [cell.label for cell in grid.cells] == ["kernel_size=3", "kernel_size=5-3-3"]
+    first = grid.cells[0]
+    assert (first.parameters, first.flops) == (93_322, 5_588_480)
+    assert first.config.seed == 0
+    assert [config.seed for config in first.runs([2, 3])] == [2, 3]
+
+
+def test_equal_arms_are_one_cell():
+    grid = make_grid(RunConfig(), product({"kernel_size": ["3", "3x3", "3-3-3", "4"]}), info)
+    assert [cell.label for cell in grid.cells] == ["kernel_size=3", "kernel_size=4"]
+
+
+def test_impossible_cells_are_listed_with_their_reason_and_refused():
+    grid = make_grid(RunConfig(), product({"kernel_size": ["3", "5", "x"]}), info)
+    assert [cell.label for cell in grid.cells] == ["kernel_size=3"]
+    assert [cell.label for cell in grid.invalid] == ["kernel_size=5", "kernel_size=x"]
+    assert "conv2d_3" in grid.invalid[0].reason
+    with pytest.raises(UserError, match=r"2 of 3 cells are impossible .*--skip_invalid.*conv2d_3"):
+        grid.require_valid()
+
+
+@pytest.mark.parametrize("bad", [[], [{"seed": "1"}], [{"kernelsize": "3"}]])
+def test_bad_axes_are_refused(bad):
+    with pytest.raises(UserError):
+        make_grid(RunConfig(), bad, info)
+
+
+@pytest.mark.parametrize(("match", "measure"), [("params", total_parameters), ("flops", total_flops)])
+def test_match_makes_arms_comparable(match, measure):
+    base = RunConfig(padding="same")
+    arms = product({"kernel_size": ["1", "3", "5", "7"]})
+    reference = {"kernel_size": "3"}
+    grid = make_grid(base, arms, info, match=match, reference=reference)
+    target = measure(plan(base, *info("mnist")))
+    for cell in grid.cells:
+        assert measure(plan(cell.config, *info("mnist"))) == pytest.approx(target, rel=0.04), cell.label
+    # The reference itself is left as it is.
+    assert grid.cells[1].config.channels == "32-64-64"
+
+
+def test_match_is_the_nearest_of_all_scalings():
+    """Against brute force over every factor in steps of 1/1000."""
+    base = RunConfig(padding="same")
+    grid = make_grid(base, [{"kernel_size": "3"}, {"kernel_size": "5"}], info, match="params")
+    target = 257_162
+    assert grid.cells[0].parameters == target
+
+    def count(factor):
+        channels = "-".join(str(max(1, round(c * factor))) for c in (32, 64, 64))
+        return total_parameters(plan(base.replace(kernel_size="5", channels=channels), *info("mnist")))
+
+    best = min(abs(count(factor / 1000) - target) for factor in range(1, 1500))
+    assert abs(grid.cells[1].parameters - target) == best

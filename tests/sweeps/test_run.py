@@ -1,0 +1,155 @@
+"""One run on disk: what it writes, running it twice, going on after interruption, divergence."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convjax.config import FIELD_NAMES, UserError
+from convjax.sweeps.run import Silent, execute, result_line
+from convjax.sweeps.store import Run, read_correct
+
+ROOT = Path(__file__).parents[2]
+
+# What two runs of one configuration may differ in.
+TIMES = ("seconds", "resumed_at_step")
+
+
+def outcome(run):
+    result = {name: value for name, value in run.result().items() if name not in TIMES}
+    metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics()]
+    return result, metrics, np.load(run.path / "predictions.npy").tobytes()
+
+
+def test_a_run_writes_what_the_design_says(small, options):
+    [result] = execute([small], "study", options, Silent())
+    run = Run.of(options.workdir, "study", small)
+    assert run.path == Path(options.workdir) / "study" / small.digest
+    config = run.config()
+    assert {name: config[name] for name in FIELD_NAMES} == small.to_dict()
+    assert {"versions", "backend", "git_revision"} <= set(config)
+    assert json.loads((run.path / "result.json").read_text()) == result
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+    predictions = np.load(run.path / "predictions.npy", allow_pickle=False)
+    assert predictions.shape == (1000,)
+    assert result["test_accuracy"] == read_correct(run.path).mean()
+    labels = np.load(run.path / "labels.npy")
+    for name, accuracy in result["per_class_accuracy"].items():
+        assert accuracy == pytest.approx((predictions[labels == int(name)] == int(name)).mean())
+    seconds = result["seconds"]
+    assert set(seconds) == {"data", "compile", "train", "eval", "total"}
+    assert sum(seconds[part] for part in ("data", "compile", "train", "eval")) <= seconds["total"] * 1.01
+    assert re.fullmatch(
+        r"test accuracy: \d+\.\d\d%  test loss: \d+\.\d{4}  "
+        r"\(mnist_5k, seed 0, 2 epochs, 6,168 parameters, \d+\.\d s\)",
+        result_line(small, result),
+    )
+
+
+def test_a_second_time_does_nothing_and_noresume_sets_aside(small, options):
+    execute([small], "study", options, Silent())
+    run = Run.of(options.workdir, "study", small)
+    before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
+    execute([small], "study", options, Silent())
+    assert before == {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
+    first = outcome(run)
+    anew = type(options)(workdir=options.workdir, resume=False)
+    execute([small], "study", anew, Silent())
+    assert outcome(run) == first  # the same bits, from the start
+    assert run.path.with_name(f"{run.digest}.old-1").is_dir()
+
+
+def test_a_divergent_run_is_an_outcome(small, options):
+    config = small.replace(learning_rate=1e30, optimizer="sgd")
+    [result] = execute([config], "study", options, Silent())
+    assert result["status"] == "diverged"
+    assert "learning_rate" in result["reason"]
+    assert 0 <= result["test_accuracy"] <= 1
+    assert "NaN" not in (Run.of(options.workdir, "study", config).path / "result.json").read_text()
+
+
+def test_an_impossible_network_or_split_is_the_users_error(small, options):
+    with pytest.raises(UserError, match="conv2d_2"):
+        execute([small.replace(kernel_size="20")], "study", options, Silent())
+    with pytest.raises(UserError):
+        execute([small.replace(train_size=4000, validation_size=10)], "study", options, Silent())
+
+
+def test_tensorboard_events_are_the_metrics(small, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from convjax.sweeps.run import Options
+
+    options = Options(workdir=str(tmp_path), tensorboard=True)
+    execute([small], "study", options, Silent())
+    run = Run.of(options.workdir, "study", small)
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    written = [(event.step, event.value) for event in events.Scalars("accuracy/train")]
+    assert written == [(line["step"], pytest.approx(line["train_accuracy"])) for line in run.metrics()]
+    assert "tensorflow" not in sys.modules
+
+
+def command(workdir, *more):
+    flags = ["--dataset=mnist_5k", "--train_size=500", "--channels=4-6", "--dense_units=8", "--epochs=30", *more]
+    return [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *flags]
+
+
+def start(workdir, *more):
+    return subprocess.Popen(
+        command(workdir, *more),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+def wait_for_epoch(workdir, epoch, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for path in Path(workdir).glob("train/*/metrics.jsonl"):
+            if path.read_bytes().count(b"\n") >= epoch:
+                return
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_costs_nothing_that_the_same_command_does_not_bring_back(number, tmp_path):
+    undisturbed = start(tmp_path / "a")
+    disturbed = start(tmp_path / "b")
+    wait_for_epoch(tmp_path / "b", 3, disturbed)
+    disturbed.send_signal(number)
+    _, errors = disturbed.communicate(timeout=120)
+    assert disturbed.returncode == (-9 if number == signal.SIGKILL else 130), errors
+    if number != signal.SIGKILL:
+        assert errors.startswith("train: interrupted")
+    assert not list((tmp_path / "b").glob("train/*/result.json"))
+    again = start(tmp_path / "b")
+    out, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    assert out.splitlines()[-1].startswith("test accuracy: ")
+    out, errors = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, errors
+    [one] = (Run(path.parent) for path in (tmp_path / "a").glob("train/*/result.json"))
+    [other] = (Run(path.parent) for path in (tmp_path / "b").glob("train/*/result.json"))
+    assert other.result()["resumed_at_step"] > 0
+    assert outcome(one) == outcome(other)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
+    for flag in ("--kernel_size=30", "--nosuchflag=1", "--padding=full", "--epochs=x", "--dataset=mnist_5k_x"):
+        done = subprocess.run(command(tmp_path, flag), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2, (flag, done.stderr)
+        assert done.stderr.startswith("train: "), flag
+        assert done.stderr.count("\n") == 1, (flag, done.stderr)
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,213 @@
+"""Sweeps: the same table however they are run, shared, failed or killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convjax.config import RunConfig, UserError
+from convjax.sweeps import runner
+from convjax.sweeps.run import Options, Silent
+from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+from convjax.sweeps.store import find_runs
+
+ROOT = Path(__file__).parents[2]
+TIMES = ("seconds", "resumed_at_step")
+
+
+class Recorder:
+    """A SweepReporter that remembers."""
+
+    def __init__(self):
+        self.over = {}
+        self.begun = []
+
+    def started(self, config):
+        self.begun.append(config)
+        return Silent()
+
+    def watch(self, running):
+        pass
+
+    def finished(self, config, status, reason):
+        self.over[config] = status
+
+
+def outcomes(workdir):
+    """Everything but times that the runs of a store hold."""
+    found = {}
+    for run in find_runs([workdir]):
+        result = {name: value for name, value in run.result().items() if name not in TIMES}
+        metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics()]
+        found[run.experiment, run.digest] = result, metrics, np.load(run.path / "predictions.npy").tobytes()
+    return found
+
+
+def make_sweep(small, workdir, kernels=("3", "2"), seeds=2, **options):
+    cells = tuple(tuple(small.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in kernels)
+    return Sweep("study", cells, Options(workdir=str(workdir), **options))
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    small = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=2)
+    workdir = tmp_path_factory.mktemp("serial")
+    recorder = Recorder()
+    run_sweep(make_sweep(small, workdir), SweepOptions(seed_mode="serial"), recorder)
+    assert set(recorder.over.values()) == {"done"}
+    return outcomes(workdir)
+
+
+@pytest.mark.parametrize("mode", ["vmap", "processes", "auto"])
+def test_every_mode_gives_the_same_numbers(mode, small, tmp_path, serial):
+    recorder = Recorder()
+    sweep = make_sweep(small, tmp_path)
+    run_sweep(sweep, SweepOptions(seed_mode=mode), recorder)
+    assert set(recorder.over) == set(sweep.configs)
+    found = outcomes(tmp_path)
+    assert found.keys() == serial.keys()
+    for key, (result, metrics, predictions) in serial.items():
+        other, other_metrics, other_predictions = found[key]
+        if mode == "vmap":
+            # One program over all seeds: the same sums, which a compiler may order otherwise.
+            assert other["test_loss"] == pytest.approx(result["test_loss"], abs=1e-5)
+            assert abs(other["test_accuracy"] - result["test_accuracy"]) <= 0.002
+            assert [line["train_loss"] for line in other_metrics] == pytest.approx(
+                [line["train_loss"] for line in metrics], abs=1e-5
+            )
+        else:
+            assert (other, other_metrics, other_predictions) == (result, metrics, predictions)
+
+
+def test_what_is_done_is_not_done_again(small, tmp_path):
+    sweep = make_sweep(small, tmp_path, kernels=("3",))
+    run_sweep(sweep, SweepOptions(seed_mode="serial"), Recorder())
+    times = {run.path: (run.path / "result.json").stat().st_mtime_ns for run in find_runs([tmp_path])}
+    recorder = Recorder()
+    run_sweep(make_sweep(small, tmp_path, kernels=("3",), seeds=3), SweepOptions(seed_mode="serial"), recorder)
+    assert [config.seed for config in recorder.begun] == [2]
+    assert len(recorder.over) == 3
+    for path, changed in times.items():
+        assert (path / "result.json").stat().st_mtime_ns == changed
+
+
+@pytest.mark.parametrize("mode", ["serial", "processes"])
+def test_a_failed_run_is_recorded_and_the_others_go_on(mode, small, tmp_path):
+    bad = small.replace(train_size=4001)  # more than there are: found only when the data is cut
+    sweep = Sweep("study", ((small,), (bad,), (small.replace(seed=1),)), Options(workdir=str(tmp_path)))
+    recorder = Recorder()
+    run_sweep(sweep, SweepOptions(seed_mode=mode), recorder)
+    assert [recorder.over[config] for config in sweep.configs] == ["done", "failed", "done"]
+    assert "4001" in sweep.run(bad).failure()["error"].replace(",", "")
+    # The next sweep tries it again.
+    again = Recorder()
+    run_sweep(Sweep("study", sweep.cells, sweep.options), SweepOptions(seed_mode="serial"), again)
+    assert again.begun == [bad]
+
+
+def test_a_worker_that_is_killed_fails_its_run_only(small, tmp_path, monkeypatch):
+    """A worker that dies (out of memory, say) takes one run with it."""
+    long = small.replace(epochs=2000)
+    sweep = Sweep("study", ((long,), (small,), (small.replace(seed=1),)), Options(workdir=str(tmp_path)))
+
+    class Killer(Recorder):
+        def watch(self, running):
+            run = sweep.run(long)
+            if long in running and run.metrics() and run.claimant():
+                os.kill(run.claimant(), signal.SIGKILL)
+
+    recorder = Killer()
+    run_sweep(sweep, SweepOptions(seed_mode="processes", jobs=2), recorder)
+    assert [recorder.over[config] for config in sweep.configs] == ["failed", "done", "done"]
+    assert "SIGKILL" in sweep.run(long).failure()["error"]
+
+
+def test_unknown_modes_are_refused():
+    with pytest.raises(UserError, match="seed_mode"):
+        SweepOptions(seed_mode="parallel")
+
+
+SWEEP = """
+import sys
+from convjax.config import RunConfig
+from convjax.sweeps.run import Options, Silent
+from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+
+class Printer:
+    def started(self, config):
+        print("RUN", config.digest, flush=True)
+        return Silent()
+    def watch(self, running): pass
+    def finished(self, config, status, reason): pass
+
+workdir, runs, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+base = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=epochs)
+cells = tuple(tuple(base.replace(kernel_size=k, seed=s) for s in range(runs // 2)) for k in ("3", "2"))
+run_sweep(Sweep("study", cells, Options(workdir=workdir)), SweepOptions(seed_mode=sys.argv[4]), Printer())
+"""
+
+
+def start(workdir, runs=4, epochs=6, mode="serial"):
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(workdir), str(runs), str(epochs), mode],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, timeout=300):
+    out, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0
+    return [line.split()[1] for line in out.splitlines() if line.startswith("RUN")]
+
+
+def test_two_processes_share_a_sweep_and_do_no_run_twice(tmp_path):
+    together = [start(tmp_path), start(tmp_path)]
+    begun = [finish(process) for process in together]
+    assert len(begun[0] + begun[1]) == len(set(begun[0] + begun[1])) == 4
+    assert len(outcomes(tmp_path)) == 4
+
+
+def killed_at_random_moments(tmp_path, kills, runs, mode, seconds):
+    finish(start(tmp_path / "undisturbed", runs, mode=mode))
+    moments = random.Random(0)
+    for _ in range(kills):
+        process = start(tmp_path / "disturbed", runs, mode=mode)
+        time.sleep(moments.uniform(0.5, seconds))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    finish(start(tmp_path / "disturbed", runs, mode=mode))
+    expected = outcomes(tmp_path / "undisturbed")
+    assert len(expected) == runs
+    assert outcomes(tmp_path / "disturbed") == expected
+
+
+def test_a_sweep_killed_twice_ends_as_an_undisturbed_one(tmp_path):
+    killed_at_random_moments(tmp_path, kills=2, runs=4, mode="serial", seconds=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["serial", "processes"])
+def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(mode, tmp_path):
+    killed_at_random_moments(tmp_path, kills=10, runs=12, mode=mode, seconds=12)
+
+
+def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch):
+    def broken(*arguments, **named):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(runner, "execute", broken)
+    sweep = make_sweep(small, tmp_path, kernels=("3",), seeds=1)
+    run_sweep(sweep, SweepOptions(seed_mode="serial"), Recorder())
+    failure = json.loads((sweep.run(sweep.configs[0]).path / "failure.json").read_text())
+    assert failure["error"] == "RuntimeError: no memory left"
+    assert "in broken" in failure["traceback"]

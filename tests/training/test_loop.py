@@ -1,0 +1,156 @@
+"""fit, checkpoints and resumption: bit for bit, however a run is interrupted."""
+
+import jax
+import numpy as np
+import pytest
+
+from convjax.config import RunConfig, UserError
+from convjax.training import checkpoint, loop
+from convjax.training.checkpoint import Checkpoints, state_digest
+
+CONFIG = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=3, dropout="0.2")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    from convjax import data
+
+    return data.load("mnist_5k", train_size=200, validation_size=100)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset):
+    metrics = []
+    [state] = loop.fit([CONFIG], dataset, on_epoch=lambda index, line, state: metrics.append(line))
+    return state, metrics
+
+
+def without_time(metrics):
+    return [(line.epoch, line.step, line.train_loss, line.train_accuracy, line.validation_loss) for line in metrics]
+
+
+def test_fit_learns_and_reports_each_epoch(undisturbed, dataset):
+    state, metrics = undisturbed
+    assert [line.epoch for line in metrics] == [1, 2, 3]
+    assert [line.step for line in metrics] == [4, 8, 12]
+    assert metrics[-1].train_loss < metrics[0].train_loss
+    assert metrics[0].validation_accuracy is not None
+    assert int(state.step) == 12
+    assert float(state.sums.examples) == 0
+
+
+def test_a_seed_gives_the_same_bits_again(undisturbed, dataset):
+    [again] = loop.fit([CONFIG], dataset)
+    assert state_digest(again) == state_digest(undisturbed[0])
+    [other] = loop.fit([CONFIG.replace(seed=1)], dataset)
+    assert state_digest(other) != state_digest(undisturbed[0])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
+def test_an_interrupted_run_goes_on_to_the_same_bits(stop_after, undisturbed, dataset, tmp_path, monkeypatch):
+    """Stopped after any progress, in the middle of an epoch too, saved by Orbax, restored and finished."""
+    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)  # one step a progress after the first
+    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    progress, metrics = [], []
+
+    def on_epoch(index, line, state):
+        metrics.append(line)
+
+    with pytest.raises(loop.Interrupted) as interrupted:
+        loop.fit(
+            [CONFIG],
+            dataset,
+            on_progress=progress.append,
+            on_epoch=on_epoch,
+            should_stop=lambda: len(progress) >= stop_after,
+        )
+    [state] = interrupted.value.states
+    assert int(state.step) == stop_after
+    saved = Checkpoints(tmp_path)
+    saved.save(state)
+    saved.close()
+    restored = Checkpoints(tmp_path).restore(state)
+    [finished] = loop.fit([CONFIG], dataset, [restored], on_epoch=on_epoch)
+    assert state_digest(finished) == state_digest(undisturbed[0])
+    assert without_time(metrics) == without_time(undisturbed[1])
+
+
+def test_vectorised_seeds_are_the_serial_ones(dataset):
+    configs = [CONFIG.replace(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-3), (2, 3e-3))]
+    together = loop.fit(configs, dataset)
+    for config, state in zip(configs, together, strict=True):
+        [alone] = loop.fit([config], dataset)
+        for one, other in zip(jax.tree.leaves(alone.params), jax.tree.leaves(state.params), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_one_diverging_seed_does_not_stop_the_others(dataset):
+    configs = [CONFIG, CONFIG.replace(learning_rate=1e30, seed=1)]
+    good, bad = loop.fit(configs, dataset)
+    assert not loop.diverged(good)
+    assert loop.diverged(bad)
+    assert int(good.step) == 12
+    assert int(bad.step) < 12
+
+
+def test_evaluate_is_the_mean_over_every_image(undisturbed, dataset):
+    from convjax.training.steps import Task
+
+    task = Task.of(CONFIG, dataset.image_shape, 10, 200)
+    evaluation = loop.evaluate(task, undisturbed[0].params, dataset.test)
+    assert evaluation.logits.shape == (1000, 10)
+    right = sum(int(np.argmax(row)) == label for row, label in zip(evaluation.logits, dataset.test.labels, strict=True))
+    assert evaluation.accuracy == right / 1000
+    exponentials = np.exp(evaluation.logits.astype(np.float64))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(1000), dataset.test.labels]).mean()
+    assert evaluation.loss == pytest.approx(expected, rel=1e-9)
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "removed":
+        path.unlink()
+    else:
+        for index in range(len(content) // 2, min(len(content), len(content) // 2 + 64)):
+            content[index] ^= 0xFF
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "removed"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(how, tmp_path, undisturbed):
+    state = undisturbed[0]
+    older = state.replace(step=state.step - 1)
+    saved = Checkpoints(tmp_path)
+    saved.save(older)
+    saved.save(state)
+    saved.close()
+    files = [path for path in (tmp_path / "checkpoints" / "12" / "state").rglob("*") if path.is_file()]
+    for path in files:
+        damage(path, how)
+    again = Checkpoints(tmp_path)
+    restored = again.restore(state)
+    assert restored is not None
+    assert int(restored.step) == 11
+    assert state_digest(restored) == state_digest(older)
+    # It is set aside, not deleted, and a sound one takes its place.
+    assert (tmp_path / "damaged-checkpoint-12").is_dir()
+    again.save(state)
+    assert state_digest(Checkpoints(tmp_path).restore(state)) == state_digest(state)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path, undisturbed):
+    saved = Checkpoints(tmp_path, keep=2)
+    for step in range(4):
+        saved.save(undisturbed[0].replace(step=np.int32(step)))
+    assert saved.steps() == [2, 3]
+
+
+def test_load_params_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="not a run folder"):
+        checkpoint.load_params(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="not a run folder"):
+        checkpoint.load_params(tmp_path)
