@@ -1,5 +1,6 @@
 """The Ray executor on a real cluster of several node processes on this machine, one of them killed in the middle."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_runner import ROOT, Recorder, outcomes
 
 from convjax.config import RunConfig, UnavailableError, UserError
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from convjax.sweeps.store import find_runs
-from tests.sweeps.test_runner import ROOT, Recorder, outcomes
 
 ray = pytest.importorskip("ray")
 
@@ -83,15 +84,16 @@ DRIVER = """
 import sys
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from tests.sweeps.test_ray import cells
-from tests.sweeps.test_runner import Recorder
+from test_ray import cells
+from test_runner import Recorder
 run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), SweepOptions(executor="ray", ray_address=sys.argv[2]), Recorder())
 """
 
 
 def test_a_killed_driver_is_started_again(cluster, tmp_path, expected):
     cluster.add_node(num_cpus=1)
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), cluster.address], cwd=ROOT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), cluster.address], cwd=ROOT, env=environment)
     deadline = time.monotonic() + 120
     while not list(Path(tmp_path).glob("study/*/result.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
