@@ -148,6 +148,14 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
             logging.set_verbosity(logging.WARNING)  # libraries tell too much at INFO
         return main(argv)
 
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("convjax."):
+            for flag in defined:
+                # absl shows with --help the flags of the main module; ours are defined on its behalf.
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    if {"--help", "-help", "-h", "--helpshort"} & set(sys.argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)  # absl's own exit code would be 1
     try:
         app.run(guarded, flags_parser=flags.FLAGS)
     except flags.Error as error:

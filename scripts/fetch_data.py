@@ -1,0 +1,77 @@
+"""Fetches a data set, verifies it, and prepares it so that runs start at once.
+
+    python scripts/fetch_data.py --dataset=mnist --data_dir=DIR
+
+Then give runs the same --dataset and --data_dir. Without --data_dir the user's cache is used, where runs look anyway.
+Prints where the data came from, where it is kept, and its fingerprint, which every run records.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from absl import flags
+
+from convjax import cli
+
+_DATASET = flags.DEFINE_string(
+    "dataset", "mnist", "mnist, fashion_mnist, kmnist, mnist_5k (embedded), or any TFDS image-classification name"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder to take raw files from and keep data in; empty for the cache")
+
+
+Show = Callable[[str, int, int | None], None]
+
+
+@contextlib.contextmanager
+def _reporting() -> Iterator[tuple[Callable[[str], None], Show | None]]:
+    """What to call with a line of news, and with bytes received (a bar per download; None if not on a terminal)."""
+    if not sys.stderr.isatty():
+        yield lambda line: print(line, file=sys.stderr), None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    tasks = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def log(line: str) -> None:
+            while tasks:
+                bars.remove_task(tasks.popitem()[1])
+            console.print(line, markup=False, soft_wrap=True)
+
+        def show(name: str, received: int, expected: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=expected)
+            bars.update(tasks[name], completed=received, total=expected)
+
+        yield log, show
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    from convjax import data
+    from convjax.data import pipeline
+    from convjax.data.catalog import BUILT_IN
+
+    name, data_dir = _DATASET.value, _DATA_DIR.value
+    with _reporting() as (log, progress):
+        decoded = data.prepare(name, data_dir, log=log, progress=progress)
+    folder: Path | None = decoded.folder
+    if folder is None:
+        folder = pipeline.prepare_embedded_copy(BUILT_IN[name], data_dir)
+    (images, _), (test_images, _) = decoded.train, decoded.test
+    size = "x".join(map(str, images.shape[1:]))
+    print(f"{name}: {len(images):,} training and {len(test_images):,} test images of {size}")
+    more = ", ..." if len(decoded.class_names) > 10 else ""
+    print(f"classes: {len(decoded.class_names)} ({', '.join(decoded.class_names[:10])}{more})")
+    print(f"source: {decoded.source}")
+    print(f"folder: {folder}")
+    print(f"fingerprint: {decoded.fingerprint}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

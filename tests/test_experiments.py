@@ -1,0 +1,132 @@
+"""The experiment scripts as a user starts them."""
+
+import importlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Smaller than --quick alone, so that each script takes seconds; the arms are cut to two where an axis allows it.
+TINY = ["--quick", "--train_size=200"]
+NARROW = ["--channels=4-6-6", "--dense_units=8"]
+ABLATIONS = {
+    "kernel_size": [*NARROW, "--kernel_size=1,3"],
+    "padding": ["--dense_units=8", "--padding=valid,same", "--kernel_size=3", "--channels=4-6"],
+    "stride": NARROW,
+    "pooling": NARROW,
+    "depth": ["--dense_units=8", "--channels=4,4-6"],
+    "width": ["--dense_units=8", "--channels=2-3-3,4-6-6"],
+    "activation": [*NARROW, "--activation=relu,tanh"],
+    "optimizer": NARROW,
+    "batch_size": [*NARROW, "--batch_size=32,64"],
+    "learning_rate": [*NARROW, "--learning_rate=0.001,0.01"],
+    "grid": [*NARROW, "--kernel_size=2,3", "--padding=valid,same"],
+}
+
+
+def run(name, workdir, *flags, code=0):
+    command = [sys.executable, "-m", f"experiments.{name}", f"--workdir={workdir}", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == code, (done.stdout[-2000:], done.stderr[-3000:])
+    return done
+
+
+def test_there_is_a_test_for_every_ablation():
+    others = {"__init__", "train", "summary", "convert"}
+    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_ends_with_a_table_and_a_report(name, tmp_path):
+    done = run(name, tmp_path, *TINY, *ABLATIONS[name])
+    study = importlib.import_module(f"experiments.{name}").STUDY
+    assert study.question in done.stdout
+    folder = tmp_path / name
+    results = list(folder.glob("*/result.json"))
+    planned = int(re.search(r"(\d+) runs", done.stdout)[1])
+    assert len(results) == planned >= 4
+    table = (folder / "table.md").read_text()
+    assert table.count("\n| ") >= planned // 2  # an arm has two seeds
+    assert "parameters" in table
+    report = (folder / "report.html").read_text()
+    assert study.question.split("?")[0] in report.replace("&#x27;", "'")
+    # A second time nothing is left to do, and the table is the same.
+    again = run(name, tmp_path, *TINY, *ABLATIONS[name])
+    assert f"{planned} done" in again.stdout
+    assert (folder / "table.md").read_text() == table
+
+
+def test_impossible_cells_stop_a_grid_before_anything_runs(tmp_path):
+    flags = [*TINY, "--kernel_size=3,5", "--padding=valid"]
+    done = run("grid", tmp_path, *flags, code=2)
+    assert "impossible: kernel_size=5" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("grid: 1 of 2 cells is impossible")
+    assert not list(tmp_path.glob("grid/*/result.json"))
+    done = run("grid", tmp_path, *flags, *NARROW, "--skip_invalid")
+    assert len(list(tmp_path.glob("grid/*/result.json"))) == 2
+
+
+def test_a_failed_cell_shows_in_exit_code_and_table(tmp_path):
+    flags = ["--quick", *NARROW, "--train_size=100,4500", "--seeds=2"]
+    done = run("grid", tmp_path, *flags, code=1)
+    assert "2 of 4 runs failed" in done.stderr
+    assert "4500" in done.stdout.replace(",", "")
+    assert "failed" in (tmp_path / "grid" / "table.md").read_text()
+
+
+def test_train_prints_the_table_the_epochs_and_the_result(tmp_path):
+    flags = ["--quick", *NARROW, "--train_size=200", "--validation_size=100", "--save_plots", "--tensorboard"]
+    done = run("train", tmp_path, *flags)
+    assert "Layer (type)" in done.stdout
+    assert re.search(r"^epoch 1/1  loss \d\.\d{4}  accuracy \d+\.\d\d%  validation loss", done.stdout, re.MULTILINE)
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"test accuracy: \d+\.\d\d%  test loss: \d+\.\d{4}  \(mnist_5k, seed 0, 1 epoch, [\d,]+ parameters, [\d.]+ s\)",
+        last,
+    )
+    plots = sorted(path.name for path in tmp_path.glob("train/*/plots/*.png"))
+    assert plots == ["confidently_wrong.png", "confusion_matrix.png", "learning_curves.png"]
+    again = run("train", tmp_path, *flags)
+    assert "done already" in again.stdout
+    assert again.stdout.splitlines()[-1] == last
+
+
+def test_summary_prints_the_chapters_table():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.summary", "--verbose"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert re.search(r"conv2d_1 \(Conv2D\) +\(None, 26, 26, 32\) +320 ", done.stdout)
+    assert "Total params: 93,322" in done.stdout
+    assert "Receptive field" in done.stdout
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path):
+    """Through a pseudo-terminal, as a user sits before one."""
+    main, child = pty.openpty()
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={tmp_path}", "--quick", *NARROW]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=child, stderr=child, env=environment)
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(main)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "epoch 1/1" in text
+    assert "ETA" in text
+    assert re.search(r"\d+/63", text)
+    assert "test accuracy: " in text
