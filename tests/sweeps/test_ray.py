@@ -86,7 +86,8 @@ from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from test_ray import cells
 from test_runner import Recorder
-run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), SweepOptions(executor="ray", ray_address=sys.argv[2]), Recorder())
+how = SweepOptions(executor="ray", ray_address=sys.argv[2])
+run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), how, Recorder())
 """
 
 
