@@ -1,0 +1,119 @@
+"""Compares the accuracy of runs: which arm is better, by how much, and whether the seeds suffice to say so.
+
+    python scripts/compare.py runs/kernel_size --baseline=kernel_size=3
+    python scripts/compare.py runs --by=kernel_size,padding --baseline=kernel_size=3,padding=valid --format=markdown
+    python scripts/compare.py runs --cross=kernel_size,padding
+    python scripts/compare.py runs --marginal --metric=test_loss
+    python scripts/compare.py runs --mcnemar=3f2a,91cc
+
+Runs are found at any depth below the folders given. Runs that differ in their seed only are one arm; differences
+from the baseline are paired by seed. Notes below the table say what was left out and why (with --format=csv, which
+has no place for them, they go to stderr).
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from convjax import cli
+from convjax.config import UserError
+from convjax.files import write_text_atomic
+
+if TYPE_CHECKING:
+    from convjax.analysis.render import Table
+
+FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
+
+_BY = flags.DEFINE_list("by", [], "fields that make the arms, such as kernel_size,padding; empty for all that vary")
+_BASELINE = flags.DEFINE_string("baseline", "", "compare every arm with this one: FIELD=VALUE[,FIELD=VALUE...]")
+_METRIC = flags.DEFINE_string("metric", "test_accuracy", "any numeric result, such as test_loss or seconds")
+_FORMAT = flags.DEFINE_enum("format", "text", FORMATS, "how the table is written")
+_INTERVAL = flags.DEFINE_enum(
+    "interval", "t", ("t", "bootstrap"), "which 95 % interval is written; csv, json have both"
+)
+_CROSS = flags.DEFINE_list("cross", [], "two fields, ROWS,COLUMNS: a cross table of means instead")
+_MARGINAL = flags.DEFINE_bool("marginal", False, "each factor averaged over the others instead")
+_MCNEMAR = flags.DEFINE_list("mcnemar", [], "digests of two runs: McNemar's exact test of their predictions instead")
+_MIXED = flags.DEFINE_bool("allow_mixed_data", False, "list runs on different data side by side")
+_OUTPUT = flags.DEFINE_string("output", "", "write to this file, not to the terminal")
+
+# Flags that say nothing to the other views, which are given instead of the table of arms.
+_MEANINGLESS = {
+    "cross": ("by", "baseline"),
+    "marginal": ("allow_mixed_data",),
+    "mcnemar": ("by", "baseline", "metric", "interval", "allow_mixed_data"),
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints or writes the table that the flags ask for."""
+    folders = arguments[1:]
+    if not folders:
+        raise UserError("name one or more folders that hold runs, such as: compare.py runs/kernel_size")
+    views = [name for name in _MEANINGLESS if flags.FLAGS[name].value]
+    if len(views) > 1:
+        raise UserError(f"--{views[0]} and --{views[1]} are different tables; ask for one at a time")
+    for view in views:
+        for name in _MEANINGLESS[view]:
+            if flags.FLAGS[name].present:
+                raise UserError(f"--{name} has no place in the table of --{view}; leave it out")
+    for name, flag in (("cross", _CROSS), ("mcnemar", _MCNEMAR)):
+        if flag.value and len(flag.value) != 2:
+            raise UserError(f"--{name}={','.join(flag.value)}: expected two names with a comma between them")
+
+    table = _make_table(folders)
+    _write(table)
+
+
+def _make_table(folders: Sequence[str]) -> "Table":
+    from convjax.sweeps.store import read_correct, read_runs
+
+    frame = read_runs(folders)
+    if frame.empty:
+        raise UserError(f"no runs in {', '.join(folders)} or below; a run is a folder with a config.json")
+
+    from convjax.analysis import tables
+    from convjax.analysis.comparisons import parse_baseline
+
+    if _MCNEMAR.value:
+        return tables.mcnemar_table(frame, *_MCNEMAR.value, read_correct)
+    baseline = parse_baseline(_BASELINE.value) if _BASELINE.value else None
+    by, metric, interval = _BY.value or None, _METRIC.value, _INTERVAL.value
+    if _MARGINAL.value:
+        return tables.marginal_table(frame, by, baseline=baseline, metric=metric, interval=interval)
+    if _CROSS.value:
+        return tables.cross_table(frame, *_CROSS.value, metric=metric, interval=interval, allow_mixed_data=_MIXED.value)
+    return tables.accuracy_table(
+        frame, by, baseline=baseline, metric=metric, interval=interval, allow_mixed_data=_MIXED.value
+    )
+
+
+def _write(table: "Table") -> None:
+    from convjax.analysis.render import RENDERERS, to_text
+
+    if _FORMAT.value == "text" and not _OUTPUT.value and (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        content = to_text(table, max(60, shutil.get_terminal_size().columns))
+    else:
+        content = RENDERERS[_FORMAT.value](table)
+    if _FORMAT.value == "csv":
+        for note in table.notes:
+            print(f"# {note}", file=sys.stderr)
+    if _OUTPUT.value:
+        try:
+            write_text_atomic(_OUTPUT.value, content)
+        except OSError as error:
+            raise UserError(f"--output={_OUTPUT.value} cannot be written: {error.strerror}") from None
+        print(f"wrote {_OUTPUT.value}: {table.caption}", file=sys.stderr)
+        return
+    # A terminal that cannot show a sign gets a question mark, not a traceback.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    print(content, end="")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments=True)
