@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from convjax.nn.activations import ACTIVATIONS
-from convjax.nn.conv import conv_block
+from convjax.nn.conv import Block, conv_stack
 from convjax.nn.geometry import Layer
 
 Parameters = dict[str, Any]
@@ -77,29 +77,33 @@ class ConvNet(DenseNet):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch classes"]:
-        x = images.astype(self.dtype)
         flatten = next(index for index, layer in enumerate(self.layers) if layer.kind == "Flatten")
         features, classifier = self.layers[:flatten], self.layers[flatten:]
+        blocks, parameters, dropouts = [], [], {}
         for index, layer in enumerate(features):
-            if layer.kind == "Dropout":
-                x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
-            elif layer.kind == "Conv2D":
-                following = features[index + 1] if index + 1 < len(features) else None
-                pool = _POOLS.get(following.kind, "none") if following else "none"
-                shape = (*layer.window, layer.input_shape[-1], layer.output_shape[-1])
-                kernel, bias = Weights(shape, name=layer.name)()
-                x = conv_block(
-                    x,
-                    kernel.astype(self.dtype),
-                    bias.astype(self.dtype),
-                    strides=layer.strides,
-                    padding=layer.padding,
-                    activation=layer.activation,
-                    pool=pool,
-                    pool_size=following.window if following else (1, 1),
-                    pool_strides=following.strides if following else (1, 1),
-                    method=self.method,
+            if layer.kind == "Conv2D":
+                following = features[index + 1] if index + 1 < len(features) else layer
+                pool = _POOLS.get(following.kind, "none")
+                pooling = {"pool": pool, "pool_size": following.window, "pool_strides": following.strides}
+                blocks.append(
+                    Block(layer.strides, layer.padding, layer.activation, **(pooling if pool != "none" else {}))
                 )
+                shape = (*layer.window, layer.input_shape[-1], layer.output_shape[-1])
+                weights = Weights(shape, name=layer.name)()
+                parameters.append(tuple(array.astype(self.dtype) for array in weights))
+            elif layer.kind == "Dropout":
+                dropouts[len(blocks) - 1] = nn.Dropout(layer.rate, name=layer.name)
+
+        def between(index: int, x: jax.Array) -> jax.Array:
+            return dropouts[index](x, deterministic=not train) if index in dropouts else x
+
+        x = conv_stack(
+            images.astype(self.dtype),
+            blocks,
+            parameters,
+            method=self.method,
+            between=between if dropouts and train else None,
+        )
         return self.classify(x, classifier, train)
 
 

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from convjax.config import RunConfig
+from convjax.data.augment import augment, parse
 from convjax.nn import models
 from convjax.nn.geometry import Layer, plan
 
@@ -52,8 +53,9 @@ class Task:
         """The task of a run on `examples` training images.
 
         Raises:
-          UserError: the network is impossible for these images.
+          UserError: the network is impossible for these images, or the augmentation cannot be read.
         """
+        parse(config.augment)
         scheduled = config.schedule != "constant"
         return cls(
             layers=plan(config, image_shape, num_classes),
@@ -155,10 +157,27 @@ def make_optimizer(task: Task, learning_rate: jax.Array) -> optax.GradientTransf
     if task.optimizer == "rmsprop":
         return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=task.momentum or None)
     if task.optimizer == "adam":
-        return optax.adam(learning_rate, eps=1e-7)
+        return optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
     if task.optimizer == "adamw":
-        return optax.adamw(learning_rate, eps=1e-7, weight_decay=task.weight_decay)
+        decay = optax.add_decayed_weights(task.weight_decay)
+        return optax.chain(_scale_by_adam(), decay, optax.scale_by_learning_rate(learning_rate))
     return optax.sgd(learning_rate, momentum=task.momentum or None)
+
+
+def _scale_by_adam() -> optax.GradientTransformation:
+    """Adam as Keras has it, with epsilon beside the uncorrected sqrt(v) (Kingma & Ba, 2015, end of section 2).
+
+    optax adds it to the corrected one (their algorithm 1). In the first steps, where the correction is large, that is
+    an epsilon up to thirty times smaller, which tells on weights with very small gradients.
+    """
+    beta, epsilon = 0.999, 1e-7
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        step = (state.count + 1).astype(jnp.float32)
+        scaled = optax.scale_by_adam(b2=beta, eps=epsilon / jnp.sqrt(1 - beta**step))
+        return scaled.update(updates, state, params)
+
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 @functools.partial(jax.jit, static_argnames="task")
@@ -191,6 +210,9 @@ def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tu
     Returns the new state and this batch's sums, measured before the update, as Keras reports them.
     """
     images = scale_images(batch.images)
+    augmentation = parse(task.augment)
+    if augmentation is not None:
+        images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
     rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
     count = jnp.sum(batch.weights)
 
