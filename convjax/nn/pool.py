@@ -1,87 +1,125 @@
 """Max- and average-pooling without padding, as Keras's `valid`, over `[batch, height, width, channels]`.
 
-Rows and columns are axes 1 and 2; what axes 0 and 3 are makes no difference, so `convjax.nn.conv` also pools
+Rows and columns are axes 1 and 2. What axes 0 and 3 are makes no difference, so `convjax.nn.conv` also pools
 `[channels, height, width, batch]` with these.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from convjax.config import Window
 from convjax.nn.geometry import output_shape
+from convjax.nn.windows import one_pass, overlap_add, strided
+
+_Static = tuple[Window, Window, Window]
+"""(height, width) of the input, window, strides."""
 
 
 def max_pool(
     x: Float[Array, "batch height width channels"], window: Window, strides: Window | None = None
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """The maximum of each window. Where several positions tie the gradient goes to the first, row by row."""
-    return maximum_of(_phases(x, window, strides or window))
+    """The maximum of each window.
+
+    Its gradient goes to the first maximum, row by row, where `jnp.maximum` would share it among ties: ties are the
+    rule over an image's empty background, and XLA's (so Keras's) pooling picks the first.
+    """
+    return _max_pool(x, (x.shape[1:3], window, strides or window))
 
 
 def avg_pool(
     x: Float[Array, "batch height width channels"], window: Window, strides: Window | None = None
 ) -> Float[Array, "batch out_height out_width channels"]:
     """The mean of each window."""
-    phases = _phases(x, window, strides or window)
-    return functools.reduce(jnp.add, phases) / len(phases)
+    return _avg_pool(x, (x.shape[1:3], window, strides or window))
 
 
 POOLINGS: Final[Mapping[str, Callable[..., jax.Array]]] = {"max": max_pool, "avg": avg_pool}
 
 
-def _phases(x: jax.Array, window: Window, strides: Window) -> list[jax.Array]:
-    return slices(x, window, strides, output_shape(x.shape[1:3], window, strides, "valid"))
-
-
-def slices(x: jax.Array, window: Window, strides: Window, size: Window) -> list[jax.Array]:
-    """For each position within a window, row by row, the slice of `x` that it meets as the window takes `size` steps."""
+def _positions(static: _Static, x: jax.Array) -> list[jax.Array]:
+    """For each position within a window, row by row, what all windows have there."""
+    image, window, strides = static
+    rows, columns = output_shape(image, window, strides, "valid")
     return [
-        lax.slice(
-            x,
-            (0, row, column, 0),
-            (
-                x.shape[0],
-                row + (size[0] - 1) * strides[0] + 1,
-                column + (size[1] - 1) * strides[1] + 1,
-                x.shape[3],
-            ),
-            (1, *strides, 1),
-        )
+        strided(strided(x, row, rows, strides[0], 1), column, columns, strides[1], 2)
         for row in range(window[0])
         for column in range(window[1])
     ]
 
 
-@jax.custom_vjp
-def maximum_of(phases: Sequence[jax.Array]) -> jax.Array:
-    """Elementwise maximum of arrays of one shape.
-
-    Its gradient goes to the first maximum, where `jnp.maximum` would share it among ties: ties are the rule over
-    an image's empty background, and XLA's (so Keras's) pooling picks the first.
-    """
-    return functools.reduce(jnp.maximum, phases)
-
-
-def _maximum_of_forward(phases: Sequence[jax.Array]) -> tuple[jax.Array, tuple[jax.Array, list[None]]]:
-    highest, winner = phases[0], jnp.zeros(phases[0].shape, jnp.int8 if len(phases) < 128 else jnp.int32)
-    for index, phase in enumerate(phases[1:], start=1):
-        winner = jnp.where(phase > highest, jnp.asarray(index, winner.dtype), winner)
-        highest = jnp.maximum(highest, phase)
-    return highest, (winner, [None] * len(phases))
+def _positions_transposed(static: _Static, positions: list[jax.Array]) -> jax.Array:
+    image, window, strides = static
+    rows = [
+        overlap_add(positions[row * window[1] : (row + 1) * window[1]], range(window[1]), strides[1], image[1], 2)
+        for row in range(window[0])
+    ]
+    return overlap_add(rows, range(window[0]), strides[0], image[0], 1)
 
 
-def _maximum_of_backward(
-    residuals: tuple[jax.Array, list[None]], cotangent: jax.Array
-) -> tuple[list[jax.Array]]:
-    winner, phases = residuals
-    zero = jnp.zeros((), cotangent.dtype)
-    return ([jnp.where(winner == index, cotangent, zero) for index in range(len(phases))],)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: jax.Array, static: _Static) -> jax.Array:
+    return _max_pool_forward(x, static)[0]
 
 
-maximum_of.defvjp(_maximum_of_forward, _maximum_of_backward)
+def _max_pool_forward(x: jax.Array, static: _Static) -> tuple[jax.Array, jax.Array]:
+    return _maxima(static, x)
+
+
+def _max_pool_backward(static: _Static, first: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (_maxima_transposed(static, first, cotangent),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@one_pass
+def _maxima(static: _Static, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The maximum of each window and the number of its first position."""
+    highest, *others = _positions(static, x)
+    first = jnp.zeros(highest.shape, np.int8 if len(others) < 127 else np.int32)
+    for index, other in enumerate(others, start=1):
+        first = lax.select(other > highest, jnp.full_like(first, index), first)
+        highest = lax.max(highest, other)
+    return highest, first
+
+
+@one_pass
+def _maxima_transposed(static: _Static, first: jax.Array, cotangent: jax.Array) -> jax.Array:
+    zeros = jnp.zeros_like(cotangent)
+    chosen = [lax.select(first == index, cotangent, zeros) for index in range(static[1][0] * static[1][1])]
+    return _positions_transposed(static, chosen)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _avg_pool(x: jax.Array, static: _Static) -> jax.Array:
+    return _means(static, x)
+
+
+def _avg_pool_forward(x: jax.Array, static: _Static) -> tuple[jax.Array, None]:
+    return _means(static, x), None
+
+
+def _avg_pool_backward(static: _Static, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (_means_transposed(static, cotangent),)
+
+
+_avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
+
+
+@one_pass
+def _means(static: _Static, x: jax.Array) -> jax.Array:
+    positions = _positions(static, x)
+    return functools.reduce(jnp.add, positions) / len(positions)
+
+
+@one_pass
+def _means_transposed(static: _Static, cotangent: jax.Array) -> jax.Array:
+    count = static[1][0] * static[1][1]
+    return _positions_transposed(static, [cotangent / count] * count)
