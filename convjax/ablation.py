@@ -196,6 +196,7 @@ def _write_answer(study: Study, sweep, grid: Grid, baseline: Mapping[str, str]) 
         commands=[command],
         by=by,
         baseline=baseline,
+        details="" if study.details is None else study.details(grid.cells),
     )
     print(f"table: {folder / 'table.md'}\nreport: {report}")
 
