@@ -131,6 +131,9 @@ def _main(study: Study) -> int:
     if values.dry_run:
         print(_display(sweep, grid).plan())
         return 0
+    if failed == len(sweep.configs):
+        print(f"every run failed ({sweep.status(sweep.configs[0])[1]})", file=sys.stderr)
+        return 1
     _write_answer(study, sweep, grid, baseline)
     if failed:
         print(f"{failed} of {len(sweep.configs)} runs failed; the same command tries them again", file=sys.stderr)
