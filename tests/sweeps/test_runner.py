@@ -71,19 +71,8 @@ def test_every_mode_gives_the_same_numbers(mode, small, tmp_path, serial):
     sweep = make_sweep(small, tmp_path)
     run_sweep(sweep, SweepOptions(seed_mode=mode), recorder)
     assert set(recorder.over) == set(sweep.configs)
-    found = outcomes(tmp_path)
-    assert found.keys() == serial.keys()
-    for key, (result, metrics, predictions) in serial.items():
-        other, other_metrics, other_predictions = found[key]
-        if mode == "vmap":
-            # One program over all seeds: the same sums, which a compiler may order otherwise.
-            assert other["test_loss"] == pytest.approx(result["test_loss"], abs=1e-5)
-            assert abs(other["test_accuracy"] - result["test_accuracy"]) <= 0.002
-            assert [line["train_loss"] for line in other_metrics] == pytest.approx(
-                [line["train_loss"] for line in metrics], abs=1e-5
-            )
-        else:
-            assert (other, other_metrics, other_predictions) == (result, metrics, predictions)
+    # To the last bit on CPU, vectorised seeds included.
+    assert outcomes(tmp_path) == serial
 
 
 def test_what_is_done_is_not_done_again(small, tmp_path):
