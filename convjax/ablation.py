@@ -6,12 +6,19 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from convjax import cli
 from convjax.config import FIELD_NAMES, RunConfig, UserError
 from convjax.sweeps.grid import Cell, Grid, make_grid, product
+
+if TYPE_CHECKING:
+    import pandas
+
+    from convjax.sweeps.display import SweepDisplay
+    from convjax.sweeps.runner import Sweep, SweepOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +109,7 @@ def _baseline(study: Study, arms: Sequence[Mapping[str, str]]) -> dict[str, str]
 
 def _main(study: Study) -> int:
     from convjax import data
-    from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+    from convjax.sweeps.runner import Sweep, SweepOptions
 
     values = flags.FLAGS
     base, arms = arms_from_flags(study)
@@ -120,17 +127,16 @@ def _main(study: Study) -> int:
     count = 2 if values.quick and not values["seeds"].present else values.seeds
     seeds = range(values.seed, values.seed + count)
     options = cli.options_from_flags()
-    # A store that another run in another place could not find is no store for a cluster.
     sweep = Sweep(study.name, tuple(tuple(cell.runs(seeds)) for cell in grid.cells), options)
     how = SweepOptions(
         values.executor, values.seed_mode, values.jobs, values.ray_address, values.ray_cpus, values.ray_gpus
     )
     print(study.question)
     _print_cells(grid, study)
-    failed = _do(sweep, grid, how, run_sweep) if not values.dry_run else 0
     if values.dry_run:
         print(_display(sweep, grid).plan())
         return 0
+    failed = _do(sweep, grid, how)
     if failed == len(sweep.configs):
         print(f"every run failed ({sweep.status(sweep.configs[0])[1]})", file=sys.stderr)
         return 1
@@ -149,7 +155,7 @@ def _print_cells(grid: Grid, study: Study) -> None:
         print(study.details(grid.cells))
 
 
-def _display(sweep, grid: Grid):  # type: ignore[no-untyped-def]
+def _display(sweep: "Sweep", grid: Grid) -> "SweepDisplay":
     from convjax.sweeps.display import Cost, SweepDisplay
     from convjax.sweeps.run import load_dataset
 
@@ -162,8 +168,10 @@ def _display(sweep, grid: Grid):  # type: ignore[no-untyped-def]
     return SweepDisplay(sweep, labels, costs, progress=flags.FLAGS.progress)
 
 
-def _do(sweep, grid: Grid, how, run_sweep) -> int:  # type: ignore[no-untyped-def]
+def _do(sweep: "Sweep", grid: Grid, how: "SweepOptions") -> int:
     """Runs the sweep and returns how many runs failed."""
+    from convjax.sweeps.runner import run_sweep
+
     display = _display(sweep, grid)
     try:
         print(display.plan(), flush=True)
@@ -173,7 +181,7 @@ def _do(sweep, grid: Grid, how, run_sweep) -> int:  # type: ignore[no-untyped-de
     return sum(sweep.status(config)[0] == "failed" for config in sweep.configs)
 
 
-def _write_answer(study: Study, sweep, grid: Grid, baseline: Mapping[str, str]) -> None:  # type: ignore[no-untyped-def]
+def _write_answer(study: Study, sweep: "Sweep", grid: Grid, baseline: Mapping[str, str]) -> None:
     """Prints the table and writes table.md and report.html beside the runs."""
     from convjax.analysis.render import to_markdown, to_text
     from convjax.analysis.report import write_report
@@ -187,8 +195,18 @@ def _write_answer(study: Study, sweep, grid: Grid, baseline: Mapping[str, str]) 
     by = list(dict.fromkeys(name for cell in grid.cells for name, _ in cell.overrides))
     table = accuracy_table(frame, by, baseline=baseline)
     print(to_text(table, width=_terminal_width()))
-    write_text_atomic(folder / "table.md", to_markdown(table))
     command = shlex.join(["python", "-m", f"experiments.{study.name}", *sys.argv[1:]])
+    details = "" if study.details is None else study.details(grid.cells)
+    page = [
+        f"# {study.name.replace('_', ' ').capitalize()}",
+        study.question,
+        f"```bash\n{command}\n```",
+        to_markdown(table).strip(),
+        f"How to read it: {study.reading}",
+        f"```\n{details}\n```" if details else "",
+        f"Made on {_machines(frame)}.",
+    ]
+    write_text_atomic(folder / "table.md", "\n\n".join(filter(None, page)) + "\n")
     report = folder / "report.html"
     write_report(
         report,
@@ -199,9 +217,27 @@ def _write_answer(study: Study, sweep, grid: Grid, baseline: Mapping[str, str]) 
         commands=[command],
         by=by,
         baseline=baseline,
-        details="" if study.details is None else study.details(grid.cells),
+        details=details,
     )
     print(f"table: {folder / 'table.md'}\nreport: {report}")
+
+
+def _machines(frame: "pandas.DataFrame") -> str:
+    """The machines, versions and revisions that the runs name."""
+    from convjax.sweeps.store import Run
+
+    made = set()
+    for path in frame["path"]:
+        config = Run(Path(path)).config() or {}
+        if "versions" in config:
+            processor = config.get("processor", "CPU") if config["backend"] == "cpu" else ", ".join(config["devices"])
+            versions, revision = config["versions"], config["git_revision"] or "unknown"
+            revision = revision[:12] + "+" * revision.endswith("+")
+            made.add(
+                f"{config['backend']} ({processor}, {config['cpus']} CPUs), Python {versions['python']}, JAX "
+                f"{versions['jax']}, revision {revision}"
+            )
+    return "; ".join(sorted(made)) or "an unknown machine"
 
 
 def _terminal_width() -> int:

@@ -45,6 +45,14 @@ def _cpu_kind() -> str:
         return f"{platform.machine()} {platform.processor()}"
 
 
+def _processor() -> str:
+    """Name of the CPU, as the system calls it."""
+    for line in _cpu_kind().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def environment() -> dict[str, Any]:
     """Versions, backend, devices, host and git revision, as JSON values."""
     devices = jax.devices()
@@ -55,6 +63,7 @@ def environment() -> dict[str, Any]:
         },
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in devices],
+        "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "host": platform.node(),
         "git_revision": git_revision(),
