@@ -9,10 +9,11 @@ STUDY = Study(
     name="pooling",
     question="Does max-pooling give a better test accuracy than average-pooling, strides, or no downsampling at all?",
     reading=(
-        "Padding is 'same' in every arm. Downsampling by 2: max, average and strided convolution (2-2-1) lead to the "
-        "same 7x7 final map and the same parameters; by 3 to a 4x4 map; overlapping windows are 3x3 with stride 2. "
-        "Without downsampling the final map is 28x28: many more parameters in the dense layer and about 30 times the "
-        "FLOPs; the table shows both, and --match makes the arms comparable."
+        "Padding is 'same' in every arm. Downsampling by 2, whether by maximum, average or strided convolution "
+        "(2-2-1), leads to the same 7x7 final map and the same parameters; by 3 to 3x3; overlapping windows (3x3 with "
+        "stride 2) to 6x6. Without downsampling the final map is 28x28: 16 times the parameters in the dense layer "
+        "and seven times the FLOPs at the chapter's width; the table shows both, and --match makes the arms "
+        "comparable."
     ),
     arms=(
         {"pool": "max", "pool_size": "2", "pool_stride": "0", "stride": "1"},
