@@ -12,7 +12,7 @@ STUDY = Study(
         "Padding is 'same' in every arm. Downsampling by 2, whether by maximum, average or strided convolution "
         "(2-2-1), leads to the same 7x7 final map and the same parameters; by 3 to 3x3; overlapping windows (3x3 with "
         "stride 2) to 6x6. Without downsampling the final map is 28x28: 16 times the parameters in the dense layer "
-        "and seven times the FLOPs at the chapter's width; the table shows both, and --match makes the arms "
+        "and eight times the FLOPs at the chapter's width; the table shows both, and --match makes the arms "
         "comparable."
     ),
     arms=(
