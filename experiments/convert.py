@@ -1,0 +1,95 @@
+"""Weights to Keras and from Keras: export a run's network, or measure the test accuracy of a file from anywhere.
+
+python -m experiments.convert --run=runs/train/DIGEST --out=digits.keras
+python -m experiments.convert --weights=digits.keras
+
+Seconds. The second line prints the test accuracy that the run had. A `.keras` file brings its network with it; for a
+`.weights.h5` the flags name the network.
+"""
+
+from absl import flags
+
+from convjax import cli
+from convjax.config import FIELD_NAMES, UnavailableError, UserError
+
+_RUN = flags.DEFINE_string("run", "", "folder of a finished run (WORKDIR/EXPERIMENT/DIGEST) to export with --out")
+_OUT = flags.DEFINE_string("out", "", "file to write: NAME.keras (network and weights) or NAME.weights.h5")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "", "Keras file (.keras, .weights.h5, .h5) to measure on --dataset's test images"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with raw data files, and where fetched ones are kept")
+
+# What a file of weights alone does not say.
+_NETWORK = (
+    "model", "channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride", "dense_units",
+    "activation",
+)  # fmt: skip
+_COMPUTATION = ("dataset", "precision", "conv")
+
+
+def main(argv: list[str]) -> None:
+    """Exports or measures."""
+    if bool(_RUN.value) == bool(_WEIGHTS.value) or bool(_RUN.value) != bool(_OUT.value):
+        raise UserError("give --run=FOLDER and --out=FILE to export, or --weights=FILE to measure")
+    if _RUN.value:
+        _refuse_flags((*_COMPUTATION, *_NETWORK), "the run has its own configuration")
+        _export(_RUN.value, _OUT.value)
+    else:
+        _measure(_WEIGHTS.value)
+
+
+def _export(run: str, out: str) -> None:
+    from pathlib import Path
+
+    from convjax.nn.geometry import total_parameters
+    from convjax.nn.keras_io import save_keras
+    from convjax.training.checkpoint import load_params
+
+    _, task, params = load_params(Path(run))
+    try:
+        save_keras(out, params, task.layers)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {out}: {error.strerror or error}") from None
+    print(f"wrote {out}: {total_parameters(task.layers):,} parameters; it takes images / 255")
+
+
+def _measure(path: str) -> None:
+    from convjax import data
+    from convjax.nn.geometry import plan, total_parameters
+    from convjax.nn.keras_io import load_keras, load_keras_model
+    from convjax.training.loop import evaluate
+    from convjax.training.steps import Task
+
+    config = cli.config_from_flags()
+    image_shape, num_classes = data.image_info(config.dataset)
+    if path.endswith(".weights.h5"):
+        params = load_keras(path, plan(config, image_shape, num_classes))
+    else:
+        _refuse_flags(_NETWORK, f"{path} brings its own network")
+        model = load_keras_model(path)
+        takes, gives = model.layers[0].input_shape, model.layers[-1].output_shape[0]
+        if (takes, gives) != (image_shape, num_classes):
+            raise UserError(
+                f"{path}: its network is for images {takes} of {gives} classes; "
+                f"{config.dataset} has {image_shape} of {num_classes}"
+            )
+        config = model.config.replace(dataset=config.dataset, precision=config.precision, conv=config.conv)
+        params = model.params
+    dataset = data.load(config.dataset, _DATA_DIR.value)
+    task = Task.of(config, image_shape, num_classes, len(dataset.train.labels))
+    found = evaluate(task, params, dataset.test)
+    print(
+        f"test accuracy: {found.accuracy:.2%}  test loss: {found.loss:.4f}  "
+        f"({config.dataset}, {path}, {total_parameters(task.layers):,} parameters)"
+    )
+
+
+def _refuse_flags(names: tuple[str, ...], because: str) -> None:
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} has no effect: {because}; leave the flag out")
+
+
+if __name__ == "__main__":
+    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in (*_COMPUTATION, *_NETWORK)])
+    cli.run(main)

@@ -1,0 +1,141 @@
+"""Losses, gradients and training steps, from the same weights on the same real digits as Keras."""
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import optax
+import pytest
+from keras_twins import CLASSES, flat, keras_twin, quick_jit, random_networks, random_params
+
+from convjax.config import CONVOLUTIONS, RunConfig
+from convjax.nn import models
+from convjax.nn.geometry import plan
+from convjax.nn.pool import avg_pool, max_pool
+from convjax.training import steps
+
+SHAPE, BATCH, STEPS = (28, 28, 1), 64, 20
+CHAPTER, DENSE = RunConfig(), RunConfig(model="dense", dense_units="16")
+NETWORKS = [(CHAPTER, SHAPE), (DENSE, SHAPE), *((config, shape) for config, shape, _ in random_networks(4, seed=1))]
+
+
+@pytest.mark.parametrize("index", range(len(NETWORKS)))
+def test_the_loss_and_every_gradient_agree(index, digits):
+    config, image_shape = NETWORKS[index]
+    # Without dropout: the two draw from different generators.
+    config = config.replace(dropout="0")
+    layers = plan(config, image_shape, CLASSES)
+    params = random_params(layers, index)
+    images = crop(digits.train.images[:BATCH], image_shape)
+    labels = digits.train.labels[:BATCH]
+    methods = CONVOLUTIONS if config == CHAPTER else ("auto", CONVOLUTIONS[1 + index % 3])
+
+    model = keras_twin(config, image_shape)
+    mean_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @quick_jit
+    def theirs(variables, images, labels):
+        return jax.value_and_grad(
+            lambda variables: mean_loss(labels, model.stateless_call(variables, [], images, training=True)[0])
+        )(variables)
+
+    @quick_jit
+    def ours(params, images, labels):
+        def mean_loss(params, method):
+            logits = models.build(layers, method=method).apply({"params": params}, images, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return {method: jax.value_and_grad(mean_loss)(params, method) for method in methods}
+
+    expected_loss, expected = theirs(flat(params, layers), images, labels)
+    for method, (loss, gradients) in ours(params, images, labels).items():
+        assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5), method
+        for actual, gradient in zip(flat(gradients, layers), expected, strict=True):
+            # Relative to the largest entry: small ones are differences of large ones.
+            scale = np.abs(gradient).max()
+            assert scale > 0
+            np.testing.assert_allclose(actual, gradient, rtol=0, atol=1e-5 * scale, err_msg=method)
+
+
+def crop(images, image_shape):
+    """The middle of real digits as `[batch, height, width, channels]`, 0..1; channels differ in brightness."""
+    height, width, channels = image_shape
+    top, left = (28 - height) // 2, (28 - width) // 2
+    images = images[:, top : top + height, left : left + width].astype(np.float32) / 255
+    return images * np.linspace(1, 0.5, channels, dtype=np.float32)
+
+
+OPTIMIZERS = {
+    "rmsprop with momentum": (DENSE.replace(momentum=0.9), lambda rate: keras.optimizers.RMSprop(rate, momentum=0.9)),
+    "adam": (DENSE.replace(optimizer="adam"), keras.optimizers.Adam),
+    "adamw": (
+        DENSE.replace(optimizer="adamw", weight_decay=0.01),
+        lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.01),
+    ),
+    "sgd": (DENSE.replace(optimizer="sgd", learning_rate=0.1), keras.optimizers.SGD),
+    "sgd with momentum": (
+        DENSE.replace(optimizer="sgd", learning_rate=0.1, momentum=0.9),
+        lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_twenty_steps_of_each_optimizer_agree(name, digits):
+    config, optimizer = OPTIMIZERS[name]
+    compare_training(config, optimizer(config.learning_rate), digits, STEPS * BATCH)
+
+
+def test_an_epoch_of_the_chapters_run_agrees_to_its_short_last_batch(digits):
+    compare_training(CHAPTER, "rmsprop", digits, STEPS * BATCH - 32)
+
+
+def compare_training(config, optimizer, digits, examples):
+    """An epoch of `fit`, unshuffled, and of `train_epoch` in the same order: weights, mean loss and accuracy."""
+    task = steps.Task.of(config, SHAPE, CLASSES, examples)
+    params = random_params(task.layers, seed=3)
+    images, labels = digits.train.images[:examples], digits.train.labels[:examples]
+
+    model = keras_twin(config, SHAPE, last="softmax")
+    model.set_weights(flat(params, task.layers))
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    targets = keras.utils.to_categorical(labels)
+    history = model.fit(
+        images.astype("float32") / 255, targets, batch_size=BATCH, epochs=1, shuffle=False, verbose=0
+    ).history
+
+    state = quick_jit(lambda: steps.create_train_state(jax.random.key(0), config.learning_rate, task=task))()
+    state = state.replace(params=jax.tree.map(jnp.asarray, params))
+    order = np.full(STEPS * BATCH, -1, np.int32)
+    order[:examples] = np.arange(examples)
+    train = quick_jit(
+        lambda state, images, labels, order: steps.train_epoch(
+            state, images, labels, order, 0, STEPS, steps.make_keys(0), task=task
+        )
+    )
+    state = train(state, images, labels, order.reshape(STEPS, BATCH))
+
+    before = flat(params, task.layers)
+    for actual, expected, start in zip(flat(state.params, task.layers), model.get_weights(), before, strict=True):
+        assert np.abs(expected - start).max() > 1e-3
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    assert int(state.sums.examples) == examples
+    assert float(state.sums.loss) / examples == pytest.approx(history["loss"][0], rel=1e-5)
+    assert float(state.sums.correct) / examples == pytest.approx(history["accuracy"][0], abs=1e-6)
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 2)])
+@pytest.mark.parametrize("strides", [None, (1, 2)])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_pooling_and_its_gradient_agree_where_maxima_tie(kind, strides, window):
+    """Where positions tie Keras gives all the gradient to the first; half the entries here are ties."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (2, 7, 8, 3)).astype(np.float32)
+    layer = {"max": keras.layers.MaxPooling2D, "avg": keras.layers.AveragePooling2D}[kind](window, strides=strides)
+    function = {"max": max_pool, "avg": avg_pool}[kind]
+    weights = rng.standard_normal(layer.compute_output_shape(x.shape)).astype(np.float32)
+
+    expected, pull_back = jax.vjp(layer, x)
+    actual, our_pull_back = jax.vjp(lambda x: function(x, window, strides), x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    np.testing.assert_allclose(our_pull_back(weights)[0], pull_back(weights)[0], rtol=1e-5, atol=1e-6)
