@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convjax.data.download import DownloadError, Patience, Progress
 
-_FIRST_BYTE = 8.0  # npm needs a second or two to start, so it is given more than a plain download
+_FIRST_BYTE = 16.0  # npm needs seconds to start on a busy machine: all that `Patience` has left
 _MEMBERS, _UNPACKED = 1_000, 1 << 28
 
 
