@@ -9,9 +9,15 @@ os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# The same examples every time, however slow the machine: a failure can be looked into.
+hypothesis.settings.register_profile(
+    "convjax", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("convjax")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 

@@ -119,8 +119,9 @@ def chapter_parameters(channels=(1, 8, 16, 16), size=3):
     ]
 
 
-@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("batch", [1, 16, 132])
 def test_chapter_stack(batch):
+    """132 images are worked on in chunks."""
     (x,) = draw(3, (batch, 28, 28, 1))
     check(CHAPTER, x, chapter_parameters(), ("auto", *METHODS))
 
