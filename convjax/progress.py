@@ -47,7 +47,7 @@ class Bars:
         if self._bar is None:
             self._bar = _make_bar()
             self._bar.start()
-            self._task = self._bar.add_task("", total=progress.steps)
+            self._task = self._bar.add_task("", total=progress.steps, means="")
         assert self._task is not None
         self._bar.update(
             self._task,

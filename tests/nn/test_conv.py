@@ -31,7 +31,7 @@ def reference_block(x, kernel, bias, block):
     if block.pool == "max":
         return lax.reduce_window(a, -jnp.inf, lax.max, window, strides, "VALID")
     if block.pool == "avg":
-        return lax.reduce_window(a, 0.0, lax.add, window, strides, "VALID") / np.prod(block.pool_size)
+        return lax.reduce_window(a, 0.0, lax.add, window, strides, "VALID") / float(np.prod(block.pool_size))
     return a
 
 
