@@ -40,7 +40,8 @@ _HELP = {
     "kernel_size": "convolution window: N or HxW, one value or one per convolution",
     "padding": f"{_listed(PADDINGS)}, one value or one per convolution",
     "stride": "convolution stride: N or VxH, one value or one per convolution",
-    "pool": f"{_listed(POOLS)}: one value goes between convolutions (none after the last), or give one per convolution",
+    "pool": f"{_listed(POOLS)}: one value goes between convolutions (none after the last, or max+ for there too), or "
+    "give one per convolution",
     "pool_size": "pooling window: N or HxW, one value or one per convolution",
     "pool_stride": "pooling stride; 0 is the window itself, smaller values overlap",
     "dense_units": "hidden dense layers; 0 for none; empty for the model's own (convnet 64, dense 512)",

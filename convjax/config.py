@@ -38,6 +38,9 @@ SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16")
 CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
 
+_EVERY = "+"
+"""Behind one value of `pool`: after the last convolution too."""
+
 _DIGEST_VERSION = 1
 _LARGEST_INTEGER = 2**31 - 1
 
@@ -58,7 +61,8 @@ class RunConfig:
       channels: output channels of each convolution; its length is the number of convolutions.
       kernel_size, stride, padding: of each convolution.
       pool: `max`, `avg` or `none` after each convolution. One value stands for every convolution but the last,
-        as in the chapter: pooling goes between convolutions.
+        as in the chapter: pooling goes between convolutions. With `+` (`max+`) it stands after the last, or the only
+        one, too; `max+` for three convolutions is `max-max-max`.
       pool_size: window of each pooling; pool_stride: its stride, `0` for the window itself (no overlap).
       dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense 512).
       dropout: rate after each convolution block and hidden dense layer; one value stands between the last
@@ -132,9 +136,15 @@ class RunConfig:
         for name, minimum in (("kernel_size", 1), ("stride", 1), ("pool_size", 1), ("pool_stride", 0)):
             values = [_format_window(_window(name, part, minimum)) for part in getattr(self, name).split("-")]
             put(name, _collapse(_spread(name, values, convolutions, "convolution")))
-        for name, allowed in (("padding", PADDINGS), ("pool", POOLS)):
-            for part in getattr(self, name).split("-"):
-                _choice(name, part, allowed)
+        for part in self.padding.split("-"):
+            _choice("padding", part, PADDINGS)
+        for part in self.pool.removesuffix(_EVERY).split("-"):
+            _choice("pool", part, POOLS)
+        if self.pool.endswith(_EVERY):
+            if "-" in self.pool:
+                raise UserError(f"--pool={self.pool}: '{_EVERY}' goes with one value, such as max{_EVERY}, not a list")
+            if convolutions > 1:
+                put("pool", "-".join([self.pool.removesuffix(_EVERY)] * convolutions))
         put("padding", _collapse(_spread("padding", self.padding.split("-"), convolutions, "convolution")))
         pools = self.pool.split("-")
         if len(pools) > 1:
@@ -248,6 +258,8 @@ class RunConfig:
     def layer_pools(self) -> tuple[str, ...]:
         """`max`, `avg` or `none` after each convolution."""
         parts, count = self.pool.split("-"), len(self.layer_channels)
+        if self.pool.endswith(_EVERY):
+            return (self.pool.removesuffix(_EVERY),) * count
         if len(parts) == 1 and count:
             return (*parts * (count - 1), "none")
         return tuple(parts[:count])

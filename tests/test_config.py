@@ -65,7 +65,9 @@ SAME = [
     [{}, {"kernel_size": " 3 "}, {"pool": "max-max-none"}, {"pool": "max"}, {"momentum": -0.0}, {"momentum": "-0"}],
     [{"stride": "1x2"}, {"stride": "1x2-1x2-1x2"}],
     [{"padding": "same"}, {"padding": "same-same-same"}],
-    [{"pool": "none"}, {"pool": "none-none-none"}],
+    [{"pool": "none"}, {"pool": "none-none-none"}, {"pool": "none+"}],
+    [{"pool": "max+"}, {"pool": "max-max-max"}],
+    [{"channels": "32", "pool": "max"}, {"channels": "32", "pool": "none+"}],
     [{"pool": "none"}, {"pool": "none", "pool_size": "3"}, {"pool": "none", "pool_stride": "1"}],
     [{"pool_stride": "2"}, {"pool_stride": "2x2-0-2"}, {"pool_stride": "0x2"}, {}],
     [{"pool_size": "3x2"}, {"pool_size": "3x2", "pool_stride": "3x2"}],
@@ -108,6 +110,9 @@ DIFFERENT = [
     {"pool": "avg"},
     {"pool": "none"},
     {"pool": "max-max-max"},
+    {"channels": "32"},
+    {"channels": "32", "pool": "max+"},
+    {"channels": "32", "pool": "avg+"},
     {"pool_size": "3"},
     {"pool_stride": "1"},
     {"dense_units": "64-64"},
@@ -151,6 +156,9 @@ REFUSED = [
     ({"stride": "0x1"}, "--stride: '0' is not"),
     ({"pool": "median"}, "--pool='median' is not known; expected one of max, avg, none"),
     ({"pool": "max-avg"}, "--pool has 2 values for 3 convolutions"),
+    ({"pool": "max+-avg-max"}, "--pool='max+' is not known"),
+    ({"pool": "max-avg-max+"}, "--pool=max-avg-max+: '+' goes with one value, such as max+, not a list"),
+    ({"pool": "+"}, "--pool='' is not known"),
     ({"pool_size": "0"}, "--pool_size: '0' is not"),
     ({"dense_units": "64-0"}, "--dense_units=64-0: a layer of 0 units"),
     ({"dense_units": "0-0"}, "a layer of 0 units"),
@@ -239,7 +247,8 @@ def configurations(draw):
         "kernel_size": joined(windows, depth),
         "padding": joined(st.sampled_from(PADDINGS), depth),
         "stride": joined(windows, depth),
-        "pool": joined(st.sampled_from(POOLS), depth),
+        # One value alone is the one between convolutions.
+        "pool": joined(st.sampled_from(POOLS), depth) + "+" * (depth == 1),
         "pool_size": joined(windows, depth),
         "pool_stride": joined(st.one_of(st.just("0"), windows), depth),
         "dense_units": joined(st.integers(1, 64), hidden) if hidden else "0",
@@ -270,9 +279,7 @@ def test_layers_are_as_written_and_the_short_form_says_the_same(values):
     assert config.layer_strides == tuple(map(window, values["stride"].split("-")))
     assert config.layer_paddings == tuple(values["padding"].split("-"))
     assert config.layer_activations == tuple(values["activation"].split("-"))
-    pools = values["pool"].split("-")
-    # One value alone is the one between convolutions.
-    assert config.layer_pools == (tuple(pools) if len(pools) > 1 else ("none",))
+    assert config.layer_pools == tuple(values["pool"].removesuffix("+").split("-"))
     for index, kind in enumerate(config.layer_pools):
         if kind != "none":
             size, stride = (window(values[name].split("-")[index]) for name in ("pool_size", "pool_stride"))

@@ -198,6 +198,25 @@ _STEMS = {
 }
 
 
+def input_span(layers: Sequence[Layer], position: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of the input that a position `(row, column)` of the last layer's feature map depends on.
+
+    This is its receptive field, cut off at the borders of the input and of every feature map between. `layers` are a
+    plan's, from the first on, up to one with positions.
+    """
+    spans = [(position[0], position[0]), (position[1], position[1])]
+    for layer in reversed(layers):
+        pads = pad_amounts(layer.input_shape[:2], layer.window, layer.strides, layer.padding)
+        spans = [
+            (max(0, low * stride - pad), min(size, high * stride - pad + window) - 1)
+            for (low, high), size, window, stride, (pad, _) in zip(
+                spans, layer.input_shape[:2], layer.window, layer.strides, pads, strict=True
+            )
+        ]
+    rows, columns = (slice(low, high + 1) for low, high in spans)
+    return rows, columns
+
+
 def total_parameters(layers: Sequence[Layer]) -> int:
     """Weights and biases of all layers."""
     return sum(layer.parameters for layer in layers)

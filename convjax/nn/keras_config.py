@@ -240,7 +240,7 @@ def _run_config(layers: Sequence[Layer]) -> RunConfig:
         kernel_size=_join(_notation(layer.window) for layer in convolutions),
         stride=_join(_notation(layer.strides) for layer in convolutions),
         padding=_join(layer.padding for layer in convolutions),
-        pool=_join(_POOLS[layer.kind] if layer else "none" for layer in pooled),
+        pool=_join(_POOLS[layer.kind] if layer else "none" for layer in pooled) + "+" * (len(pooled) == 1),
         pool_size=_join(_notation(layer.window) if layer else "1" for layer in pooled),
         pool_stride=_join(_notation(layer.strides) if layer else "1" for layer in pooled),
         **common,

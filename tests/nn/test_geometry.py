@@ -13,6 +13,7 @@ from jax import lax
 from convjax.config import RunConfig, UserError
 from convjax.nn.geometry import (
     ReceptiveField,
+    input_span,
     output_shape,
     output_size,
     pad_amounts,
@@ -113,6 +114,44 @@ def test_receptive_field_of_the_chapter_by_gradient():
     assert field == ReceptiveField((18, 18), (4, 4))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3 * 4, 3 * 4 + 17, 4 * 4, 4 * 4 + 17)
     assert len(rows) == 18 * 18
+
+
+@settings(max_examples=8)
+@given(data=st.data())
+def test_what_every_position_sees_is_where_the_gradient_of_xlas_windows_reaches(data):
+    """Any stack of paddings, strides and pooling, over an image whose sides differ."""
+
+    def drawn(low, high, width):
+        return "-".join(f"{data.draw(st.integers(low, high))}x{width}" for _ in range(2))
+
+    config = RunConfig(
+        channels="1-1",
+        kernel_size=drawn(2, 5, 3),
+        stride=drawn(1, 2, 1),
+        padding="-".join(data.draw(st.sampled_from(["valid", "same"])) for _ in range(2)),
+        pool="avg+",
+        pool_size=drawn(1, 2, 2),
+        pool_stride="1",
+    )
+    image = (data.draw(st.integers(22, 26)), 9)
+    layers = plan(config, (*image, 1), 10)[:4]
+
+    @jax.jit
+    def gradients():
+        """Of every position with respect to every pixel: ones through XLA's sums over windows are linear."""
+
+        def features(x):
+            for layer in layers:
+                window, strides = (1, *layer.window, 1), (1, *layer.strides, 1)
+                x = lax.reduce_window(x, 0.0, lax.add, window, strides, layer.padding.upper())
+            return x[0, :, :, 0]
+
+        return jax.jacrev(features)(jnp.zeros((1, *image, 1)))[:, :, 0, :, :, 0]
+
+    for position, gradient in zip(np.ndindex(layers[-1].output_shape[:2]), np.concatenate(gradients()), strict=True):
+        seen = np.zeros(image, bool)
+        seen[input_span(layers, position)] = True
+        np.testing.assert_array_equal(gradient != 0, seen)
 
 
 def test_flops_by_hand():

@@ -30,6 +30,7 @@ NETWORKS = {
     "dense": (RunConfig(model="dense", dense_units="12-8", dropout="0.2"), (9, 8, 2)),
     "linear": (RunConfig(model="dense", dense_units="0"), (9, 8, 2)),
     # Deep enough that Keras's keys, sorted as text, are not in order: conv2d_10 comes before conv2d_2.
+    "one, pooled": (RunConfig(channels="3", pool="avg+", dense_units="0"), (9, 8, 2)),
     "deep": (RunConfig(channels="-".join(["2"] * 12), padding="same", pool="none", activation="silu"), (5, 5, 1)),
 }
 
