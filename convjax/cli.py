@@ -1,6 +1,7 @@
 """The command line: the flags all experiments share, and the one way a program ends."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -93,6 +94,8 @@ def define_run_flags() -> None:
     flags.DEFINE_bool("resume", True, "go on from a run's checkpoint; --noresume starts it again")
     flags.DEFINE_bool("quick", False, "smoke run: mnist_5k, one epoch, two seeds; ends in seconds")
     flags.DEFINE_integer("keep_checkpoints", 2, "how many of a run's newest checkpoints to keep; 0 for all", 0)
+    flags.DEFINE_float("checkpoint_minutes", 10, "also keep a checkpoint within an epoch this often; 0 for never", 0)
+    flags.DEFINE_bool("debug_nans", False, "when the loss is NaN or infinite, stop and name the operation it came from")
     flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run folder")
 
 
@@ -119,6 +122,8 @@ def options_from_flags() -> "Options":
         resume=values.resume,
         tensorboard=values.tensorboard,
         keep_checkpoints=values.keep_checkpoints,
+        checkpoint_minutes=values.checkpoint_minutes,
+        debug_nans=values.debug_nans,
     )
 
 
@@ -157,6 +162,7 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
     if {"--help", "-help", "-h", "--helpshort"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)  # absl's own exit code would be 1
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app.run(guarded, flags_parser=flags.FLAGS)
     except flags.Error as error:
@@ -165,12 +171,19 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
         fail(2, _one_line(error))
     except UnavailableError as error:
         fail(1, str(error))
+    except FloatingPointError as error:
+        fail(1, _one_line(error))  # of --debug_nans
     except KeyboardInterrupt:
         fail(130, "interrupted; what was finished is kept, and the same command goes on from there")
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing is left to say to anybody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM is an interruption like Ctrl-C: `finally` blocks run, and the exit code is the same."""
+    raise KeyboardInterrupt
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 import signal
 import threading
 import time
@@ -16,8 +17,14 @@ from convjax.nn.geometry import total_flops, total_parameters
 from convjax.sweeps.store import Claim, Run
 
 if TYPE_CHECKING:
+    from convjax.training.divergence import Divergence
     from convjax.training.loop import EpochMetrics, Evaluation, Progress
     from convjax.training.steps import TrainState
+
+
+_GRACE_SECONDS = 4.0
+_INTERRUPTED = 130
+"""Exit code, as that of `convjax.cli`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Options:
       resume: go on from a checkpoint; else what is there is set aside and the run starts anew.
       tensorboard: also write event files.
       keep_checkpoints: how many of the newest; 0 for all.
+      checkpoint_minutes: also keep one within an epoch when the last is older than this; 0 for never.
+      debug_nans: a loss that is not finite is an error, which names the operation that it came from.
     """
 
     data_dir: str = ""
@@ -37,6 +46,8 @@ class Options:
     resume: bool = True
     tensorboard: bool = False
     keep_checkpoints: int = 2
+    checkpoint_minutes: float = 10
+    debug_nans: bool = False
 
 
 class Reporter(Protocol):
@@ -110,6 +121,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
 
     from convjax.training import backend, loop
     from convjax.training.checkpoint import Checkpoints
+    from convjax.training.divergence import Divergence, first_nonfinite
     from convjax.training.steps import Task
 
     started = time.perf_counter()
@@ -141,6 +153,8 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
             stack.enter_context(_event_writer(run, options, step)) for run, step in zip(runs, resumed, strict=True)
         ]
         earlier = [sum(line["seconds"] for line in run.metrics()) for run in runs]
+        divergences: dict[int, Divergence] = {}
+        pause = _Interval(60 * options.checkpoint_minutes)
 
         # Only runs at one step can go on together.
         for step in sorted(set(resumed)):
@@ -150,11 +164,21 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
 
             def on_epoch(member: int, metrics: loop.EpochMetrics, state: Any, group: list[int] = group) -> None:
                 index = group[member]
-                line = {name: value for name, value in dataclasses.asdict(metrics).items() if value is not None}
+                line = {name: value for name, value in dataclasses.asdict(metrics).items() if _is_known(value)}
                 runs[index].add_metrics(line)
                 checkpoints[index].save(state)
+                pause.restart()
                 writers[index](line)
                 reporter.epoch(metrics, common.epochs)
+
+            def on_pause(member: int, state: Any, group: list[int] = group) -> None:
+                checkpoints[group[member]].save(state)
+                pause.restart()
+
+            def on_divergence(member: int, divergence: Divergence, group: list[int] = group) -> None:
+                divergences[group[member]] = divergence
+                if options.debug_nans:
+                    raise FloatingPointError(f"{divergence}: {first_nonfinite(divergence, task=task)}")
 
             try:
                 trained = loop.fit(
@@ -164,11 +188,15 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                     clock=clock,
                     on_progress=reporter.progress,
                     on_epoch=on_epoch,
+                    on_pause=on_pause,
+                    on_divergence=on_divergence,
+                    should_pause=pause.is_over,
                     should_stop=should_stop,
                 )
             except loop.Interrupted as interrupted:
                 for index, state in zip(group, interrupted.states, strict=True):
-                    checkpoints[index].save(state)
+                    if index not in divergences:
+                        checkpoints[index].save(state)
                 raise KeyboardInterrupt from None
             for index, state in zip(group, trained, strict=True):
                 states[index] = state
@@ -181,7 +209,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
             spent["train"] += earlier[index]
             spent["total"] = total / len(runs) + earlier[index]
             result = {
-                **_outcome(configs[index], run, state, evaluation, dataset),
+                **_outcome(run, state, evaluation, divergences.get(index), dataset),
                 "parameters": total_parameters(task.layers),
                 "flops": total_flops(task.layers),
                 "resumed_at_step": resumed[index],
@@ -204,24 +232,27 @@ def describe(dataset: data.Dataset) -> dict[str, Any]:
 
 
 def _outcome(
-    config: RunConfig, run: Run, state: "TrainState", evaluation: "Evaluation", dataset: data.Dataset
+    run: Run,
+    state: "TrainState",
+    evaluation: "Evaluation",
+    divergence: "Divergence | None",
+    dataset: data.Dataset,
 ) -> dict[str, Any]:
     """The numbers of result.json: they depend on the configuration alone."""
-    from convjax.training.loop import diverged
-
-    status, reason = "done", ""
-    if diverged(state):
+    status, reason, details = "done", "", {}
+    if divergence is not None:
+        status, reason = "diverged", f"{divergence}; try a smaller --learning_rate"
+        details = {"divergence": divergence.to_dict()}
+    elif not math.isfinite(evaluation.loss):
         status = "diverged"
-        reason = (
-            f"the loss was not finite at step {int(state.step):,} (learning rate {config.learning_rate:g}); "
-            "try a smaller --learning_rate"
-        )
+        reason = f"the test loss was {evaluation.loss} after step {int(state.step):,}; try a smaller --learning_rate"
     lines = run.metrics()
     last = lines[-1] if lines else {}
     labels, predictions = dataset.test.labels, evaluation.predictions
     return {
         "status": status,
         "reason": reason,
+        **details,
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
         **{name: last.get(name) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")},
@@ -237,6 +268,24 @@ def _outcome(
     }
 
 
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+class _Interval:
+    """Says when so many seconds are over; 0 for never."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self.restart()
+
+    def restart(self) -> None:
+        self._since = time.monotonic()
+
+    def is_over(self) -> bool:
+        return 0 < self._seconds <= time.monotonic() - self._since
+
+
 def result_line(config: RunConfig, result: dict[str, Any]) -> str:
     """The last line of a run, `test accuracy: 99.17%  test loss: ...`."""
     loss = "nan" if result["test_loss"] is None else f"{result['test_loss']:.4f}"
@@ -250,8 +299,14 @@ def result_line(config: RunConfig, result: dict[str, Any]) -> str:
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into a question to ask between steps; a second SIGINT stops at once."""
+    """Turns SIGINT and SIGTERM into a question to ask between steps; a second SIGINT stops at once.
+
+    Whoever sends SIGTERM sends SIGKILL soon after. Where nobody asks within `_GRACE_SECONDS` (a long compilation, a
+    step of minutes) the process leaves, and the newest checkpoint on disk is the one to go on from.
+    """
     requested = threading.Event()
+    leave = threading.Timer(_GRACE_SECONDS, os._exit, [_INTERRUPTED])
+    leave.daemon = True
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
         return
@@ -259,12 +314,15 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
     def request(number: int, frame: object) -> None:
         if requested.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM and not leave.is_alive():
+            leave.start()
         requested.set()
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield requested.is_set
     finally:
+        leave.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

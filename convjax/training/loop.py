@@ -13,6 +13,7 @@ import numpy as np
 
 from convjax.config import RunConfig
 from convjax.data import Dataset, Split
+from convjax.training.divergence import Divergence, diagnose
 from convjax.training.steps import (
     Keys,
     Sums,
@@ -170,6 +171,9 @@ def fit(
     clock: Clock | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[int, EpochMetrics, TrainState], None] = lambda index, metrics, state: None,
+    on_pause: Callable[[int, TrainState], None] = lambda index, state: None,
+    on_divergence: Callable[[int, Divergence], None] = lambda index, divergence: None,
+    should_pause: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[TrainState]:
     """Trains one run, or several that differ only in seed and learning rate as one vectorised program.
@@ -181,6 +185,10 @@ def fit(
       clock: gets the seconds spent.
       on_progress: called a few times a second, with the means over the runs.
       on_epoch: called after each epoch for each run, with its index and the state that starts its next epoch.
+      on_pause: called within an epoch, when `should_pause()`, for each run with its index and its state, to
+        save before it returns.
+      on_divergence: called for a run whose loss became NaN or infinite, with its index and what can be said of it.
+      should_pause: asked after each progress.
       should_stop: asked after each progress.
 
     Returns the trained state of each run. One whose loss became NaN or infinite stopped there: see `diverged`.
@@ -210,18 +218,32 @@ def fit(
         chunk = _FIRST_CHUNK
         while step < programs.steps and alive:
             stop = min(step + chunk, programs.steps)
+            # The state is consumed; should the loss diverge, this is where the search for the step begins.
+            before, begun, living = jax.tree.map(jnp.copy, state), step, alive
             chunk_started = time.perf_counter()
             state = clock.timed("train", programs.train, state, images, labels, order, step, stop, keys)
             rate = (stop - step) / max(time.perf_counter() - chunk_started, 1e-6)
             step, chunk = stop, max(1, int(rate * _PROGRESS_SECONDS))
             losses, accuracies = _means(jax.device_get(state.sums))
             alive = [index for index in alive if math.isfinite(losses[index])]
+            for index in living:
+                if index not in alive:
+                    failed = int(programs.unstack(state.step)[index]) - 1 - epoch * programs.steps
+                    # The same program again, up to the step that failed.
+                    at = programs.train(jax.tree.map(jnp.copy, before), images, labels, order, begun, failed, keys)
+                    row = programs.unstack(order)[index][failed]
+                    at = programs.unstack(at)[index]
+                    on_divergence(index, diagnose(at, images, labels, row, all_keys[index], task=task))
             if alive:
                 means = float(np.mean(losses[alive])), float(np.mean(accuracies[alive]))
                 on_progress(Progress(epoch + 1, config.epochs, step, programs.steps, *means))
             # After an epoch's last step its metrics come first: they must not be lost.
             if step < programs.steps and should_stop():
                 raise Interrupted(programs.unstack(state))
+            if step < programs.steps and should_pause():
+                paused = programs.unstack(state)
+                for index in alive:
+                    on_pause(index, paused[index])
         ended = programs.unstack(state)
         for index in alive:
             validation = None
@@ -261,8 +283,9 @@ def evaluate(task: Task, params: Any, split: Split, *, clock: Clock | None = Non
     """Evaluates `params` on every example of `split`."""
     logits = (clock or Clock()).timed("eval", lambda: np.asarray(predict(params, split.images, task=task)))
     wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite logits of a network that diverged: its loss is NaN
+        shifted = wide - wide.max(axis=-1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     losses = -np.take_along_axis(log_probabilities, split.labels[:, None].astype(np.int64), axis=-1)
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == split.labels))
     return Evaluation(float(losses.mean()), accuracy, logits)

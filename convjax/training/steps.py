@@ -204,24 +204,32 @@ def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     return images.astype(jnp.float32) / 255
 
 
-def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:
-    """One step of the optimizer on the mean cross-entropy of the batch's examples.
-
-    Returns the new state and this batch's sums, measured before the update, as Keras reports them.
-    """
+def loss_and_gradients(
+    state: TrainState, batch: Batch, keys: Keys, *, task: Task
+) -> tuple[jax.Array, Float[Array, "batch classes"], Any]:
+    """Mean cross-entropy of the batch's examples, their logits, and the loss's gradients by parameter."""
     images = scale_images(batch.images)
     augmentation = parse(task.augment)
     if augmentation is not None:
         images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
     rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
-    count = jnp.sum(batch.weights)
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
         logits = task.model.apply({"params": params}, images, train=True, rngs=rngs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        return jnp.sum(losses * batch.weights) / count, logits
+        return jnp.sum(losses * batch.weights) / jnp.sum(batch.weights), logits
 
     (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    return loss, logits, gradients
+
+
+def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:
+    """One step of the optimizer on the mean cross-entropy of the batch's examples.
+
+    Returns the new state and this batch's sums, measured before the update, as Keras reports them.
+    """
+    loss, logits, gradients = loss_and_gradients(state, batch, keys, task=task)
+    count = jnp.sum(batch.weights)
     optimizer = make_optimizer(task, learning_rate_at(task, state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
@@ -240,6 +248,16 @@ def epoch_order(key: PRNGKeyArray, epoch: jax.Array, *, examples: int, batch_siz
     steps = steps_per_epoch(examples, batch_size)
     padding = steps * batch_size - examples
     return jnp.pad(order, (0, padding), constant_values=-1).reshape(steps, batch_size)
+
+
+def take_batch(
+    images: UInt8[Array, "examples height width channels"],
+    labels: Int[Array, " examples"],
+    index: Int[Array, " batch"],
+) -> Batch:
+    """The examples that a row of `epoch_order` names."""
+    rows = jnp.maximum(index, 0)
+    return Batch(images[rows], labels[rows], (index >= 0).astype(jnp.float32))
 
 
 def train_epoch(
@@ -265,10 +283,7 @@ def train_epoch(
 
     def body(carry: tuple[jax.Array, TrainState]) -> tuple[jax.Array, TrainState]:
         step, state = carry
-        index = lax.dynamic_index_in_dim(order, step, keepdims=False)
-        present = index >= 0
-        rows = jnp.maximum(index, 0)
-        batch = Batch(images[rows], labels[rows], present.astype(jnp.float32))
+        batch = take_batch(images, labels, lax.dynamic_index_in_dim(order, step, keepdims=False))
         state, sums = train_step(state, batch, keys, task=task)
         return step + 1, state.replace(sums=jax.tree.map(jnp.add, state.sums, sums))
 
