@@ -12,9 +12,11 @@ from convjax.config import (
     ACTIVATIONS,
     CONVOLUTIONS,
     FIELD_NAMES,
+    HEADS,
     MODELS,
     OPTIMIZERS,
     PADDINGS,
+    PIXELS,
     POOLS,
     PRECISIONS,
     SCHEDULES,
@@ -36,7 +38,8 @@ def _listed(values: Sequence[str]) -> str:
 
 _HELP = {
     "dataset": "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), or any TFDS image-classification name",
-    "model": f"{_listed(MODELS)}: the chapter's convnet or the densely connected baseline of the chapter before",
+    "model": f"{_listed(MODELS)}: the chapter's convnet, the same with unshared weights, or the dense baseline of the "
+    "chapter before",
     "channels": "output channels, one per convolution",
     "kernel_size": "convolution window: N or HxW, one value or one per convolution",
     "padding": f"{_listed(PADDINGS)}, one value or one per convolution",
@@ -62,6 +65,8 @@ _HELP = {
     "seed": "of initialisation, shuffling, dropout and augmentation",
     "precision": f"{_listed(PRECISIONS)}: of the computation; parameters are always float32",
     "conv": f"{_listed(CONVOLUTIONS)}: how convolutions are computed",
+    "head": f"{_listed(HEADS)}: the last feature map flattened, or averaged over its positions",
+    "pixels": f"{_listed(PIXELS)}: the image as it is, or its pixels in one fixed random order",
 }
 
 

@@ -18,9 +18,11 @@ class UnavailableError(RuntimeError):
     """The world is not as needed (no network, no disk, ...). The message is one line for the user."""
 
 
-MODELS = ("convnet", "dense")
+MODELS = ("convnet", "local", "dense")
 PADDINGS = ("valid", "same")
 POOLS = ("max", "avg", "none")
+HEADS = ("flatten", "gap")
+PIXELS = ("grid", "permuted")
 ACTIVATIONS = (
     "relu",
     "leaky_relu",
@@ -42,6 +44,8 @@ _EVERY = "+"
 """Behind one value of `pool`: after the last convolution too."""
 
 _DIGEST_VERSION = 1
+# Fields added since: their defaults are left out of the digest, so that runs done before keep their names.
+_NEW: dict[str, bool] = {"new": True}
 _LARGEST_INTEGER = 2**31 - 1
 
 Window = tuple[int, int]
@@ -57,7 +61,8 @@ class RunConfig:
 
     Attributes:
       dataset: a name that `convjax.data.load` knows.
-      model: `convnet`, or `dense` (the chapter-2 baseline).
+      model: `convnet`, `dense` (the chapter-2 baseline), or `local`: as the convnet, but with a kernel of its own at
+        every position (locally connected, weights not shared).
       channels: output channels of each convolution; its length is the number of convolutions.
       kernel_size, stride, padding: of each convolution.
       pool: `max`, `avg` or `none` after each convolution. One value stands for every convolution but the last,
@@ -78,6 +83,10 @@ class RunConfig:
       seed: of initialisation, shuffling, dropout and augmentation, which use independent streams.
       precision: of the forward and backward computation; parameters and statistics are always float32.
       conv: how convolutions are computed, see `convjax.nn.conv`.
+      head: how the last feature map goes into the dense layers: `flatten`, or `gap`, the mean of each channel over all
+        positions (global average pooling).
+      pixels: `grid`, or `permuted`: one fixed permutation of every image's pixels before the first layer, which
+        takes away that neighbours in the image are neighbours for the network.
 
     Raises:
       UserError: a field has an impossible value.
@@ -109,6 +118,8 @@ class RunConfig:
     seed: int = 0
     precision: str = "float32"
     conv: str = "auto"
+    head: str = dataclasses.field(default="flatten", metadata=_NEW)
+    pixels: str = dataclasses.field(default="grid", metadata=_NEW)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -120,15 +131,14 @@ class RunConfig:
         _choice("model", self.model, MODELS)
         if not self.dataset:
             raise UserError("--dataset is empty; name a data set, such as --dataset=mnist")
-        put("dense_units", self.dense_units or {"convnet": "64", "dense": "512"}[self.model])
+        put("dense_units", self.dense_units or ("512" if self.model == "dense" else "64"))
         put("dense_units", _join(_integers("dense_units", self.dense_units, minimum=0)))
         if self.dense_units != "0" and 0 in self.hidden_units:
             raise UserError(
                 f"--dense_units={self.dense_units}: a layer of 0 units; expected positive counts, or a single 0 "
                 "for no hidden dense layer"
             )
-        if self.model == "dense":
-            self._require_defaults_for_dense()
+        self._require_defaults()
         put("channels", _join(_integers("channels", self.channels, minimum=1)))
         convolutions, hidden = len(self.layer_channels), len(self.hidden_units)
         layers = convolutions + hidden
@@ -177,6 +187,8 @@ class RunConfig:
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("precision", self.precision, PRECISIONS)
         _choice("conv", self.conv, CONVOLUTIONS)
+        _choice("head", self.head, HEADS)
+        _choice("pixels", self.pixels, PIXELS)
         _at_least("learning_rate", self.learning_rate, 0.0, exclusive=True)
         _at_least("weight_decay", self.weight_decay, 0.0)
         if self.weight_decay and self.optimizer != "adamw":
@@ -211,21 +223,18 @@ class RunConfig:
             used = [windows[index if index in pooled else pooled[0]] for index in range(len(windows))]
             put(name, _collapse([_format_window(window) for window in used]))
 
-    def _require_defaults_for_dense(self) -> None:
-        for name in (
-            "channels",
-            "kernel_size",
-            "padding",
-            "stride",
-            "pool",
-            "pool_size",
-            "pool_stride",
-            "conv",
-        ):
+    def _require_defaults(self) -> None:
+        """Refuses what would have no effect."""
+        names, because = (), ""
+        if self.model == "dense":
+            names, because = _CONVOLUTION_FIELDS, "which has no convolutions"
+        elif self.model == "local":
+            names, because = ("conv",), "whose layers are computed in one way"
+        for name in names:
             given, default = getattr(self, name), _FIELDS[name].default
             if given != default:
                 raise UserError(
-                    f"--{name}={given} has no effect with --model=dense, which has no convolutions; "
+                    f"--{name}={given} has no effect with --model={self.model}, {because}; "
                     "leave the flag out or use --model=convnet"
                 )
 
@@ -313,10 +322,30 @@ class RunConfig:
             raise UserError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
         return cls(**values)
 
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration in a run's config.json, which holds other keys too and may lack fields added since.
+
+        Raises:
+          KeyError: a field of the first release is missing.
+          UserError: an impossible value.
+        """
+        return cls(
+            **{name: values[name] for name, field in _FIELDS.items() if name in values or not field.metadata.get("new")}
+        )
+
     @property
     def canonical_json(self) -> str:
-        """The fields as JSON with sorted keys and no spaces: equal configurations, equal text."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """The fields as JSON with sorted keys and no spaces: equal configurations, equal text.
+
+        A field that came after the first release is left out while it has its default.
+        """
+        values = {
+            name: value
+            for name, value in self.to_dict().items()
+            if not (_FIELDS[name].metadata.get("new") and value == _FIELDS[name].default)
+        }
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @property
     def digest(self) -> str:
@@ -324,6 +353,18 @@ class RunConfig:
         text = f"convjax {_DIGEST_VERSION} {self.canonical_json}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+
+_CONVOLUTION_FIELDS = (
+    "channels",
+    "kernel_size",
+    "padding",
+    "stride",
+    "pool",
+    "pool_size",
+    "pool_stride",
+    "conv",
+    "head",
+)
 
 _FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(RunConfig)}
 FIELD_NAMES: tuple[str, ...] = tuple(_FIELDS)

@@ -23,7 +23,7 @@ from convjax.config import (
 )
 
 # Run folders are named by these. A change makes every finished run be done again and is legitimate only when what a
-# field means has changed (then raise `_DIGEST_VERSION`) or a field is new: say so in CHANGELOG.md.
+# field means has changed (then raise `_DIGEST_VERSION`): say so in CHANGELOG.md. Defaults of new fields are left out.
 CHAPTER_JSON = (
     '{"activation":"relu","augment":"","batch_size":64,"channels":"32-64-64","conv":"auto","dataset":"mnist",'
     '"dense_units":"64","dropout":"0","epochs":5,"kernel_size":"3","learning_rate":0.001,"model":"convnet",'
@@ -34,6 +34,7 @@ CHAPTER_JSON = (
 DIGESTS = {
     "a011f258413b33ba": RunConfig(),
     "556a6e74fd3e65aa": RunConfig(model="dense"),
+    "836d563e1536501c": RunConfig(model="local", head="gap", pixels="permuted"),
     "f1d36bdc331af033": RunConfig(
         kernel_size="3x5-2-1", pool="max-none-avg", dropout="0-0.25-0-0.5", activation="tanh", seed=7
     ),
@@ -125,6 +126,9 @@ DIFFERENT = [
     {"learning_rate": 0.0010000001},
     {"model": "dense"},
     {"augment": "shift=0.1"},
+    {"model": "local"},
+    {"head": "gap"},
+    {"pixels": "permuted"},
 ]
 
 
@@ -134,7 +138,7 @@ def test_different_runs_have_different_digests():
 
 REFUSED = [
     ({"dataset": ""}, "--dataset is empty"),
-    ({"model": "resnet"}, "--model='resnet' is not known; expected one of convnet, dense"),
+    ({"model": "resnet"}, "--model='resnet' is not known; expected one of convnet, local, dense"),
     ({"kernel_size": "0"}, "--kernel_size: '0' is not a whole number from 1"),
     ({"kernel_size": "3-3"}, "--kernel_size has 2 values for 3 convolutions; give one value for all, or 3 joined by"),
     ({"kernel_size": "3,5"}, "--kernel_size: '3,5' is not a whole number"),
@@ -189,6 +193,10 @@ REFUSED = [
     ({"seed": 2**31}, "expected a whole number"),
     ({"train_size": -5}, "--train_size=-5"),
     ({"model": "dense", "kernel_size": "5"}, "--kernel_size=5 has no effect with --model=dense"),
+    ({"model": "dense", "head": "gap"}, "--head=gap has no effect with --model=dense, which has no convolutions"),
+    ({"model": "local", "conv": "xla"}, "--conv=xla has no effect with --model=local"),
+    ({"head": "max"}, "--head='max' is not known; expected one of flatten, gap"),
+    ({"pixels": "shuffled"}, "--pixels='shuffled' is not known; expected one of grid, permuted"),
     ({"model": "dense", "activation": "relu-elu"}, "--activation has 2 values for 1 hidden layer;"),
 ]
 

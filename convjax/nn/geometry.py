@@ -45,7 +45,7 @@ class Layer:
 
     Attributes:
       name: Keras's name in the chapter's summary, `conv2d_1`; also the key of the layer's parameters.
-      kind: Keras's class, `Conv2D`.
+      kind: Keras's class, `Conv2D`; `LocallyConnected2D` is Keras 2's, `PermutePixels` is our own.
       input_shape, output_shape: without the batch: `(height, width, channels)` or `(units,)`.
       window, strides, padding: of a convolution or pooling.
       activation: of a convolution or dense layer; the last dense layer's is `softmax`.
@@ -121,7 +121,7 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
         shape = layers[-1].output_shape if layers else tuple(image_shape)
         layer = Layer(f"{stem}_{counts[stem]}", kind, shape, output, **attributes)  # type: ignore[arg-type]
         if max(math.prod(layer.output_shape), layer.parameters) > _LARGEST_LAYER:
-            flag = "channels" if kind == "Conv2D" else "dense_units"
+            flag = "dense_units" if kind == "Dense" else "channels"
             raise UserError(f"{layer.name} ({kind}) is too large for input {shape}; make --{flag} smaller")
         layers.append(layer)
 
@@ -129,6 +129,10 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
         return layers[-1].output_shape if layers else tuple(image_shape)
 
     field = ReceptiveField()
+    local = config.model == "local"
+    kind_of_windows = "LocallyConnected2D" if local else "Conv2D"
+    if config.pixels == "permuted":
+        add("PermutePixels", shape_now(), receptive_field=field)
     rates, activations = config.layer_dropout, config.layer_activations
     convolutions = len(config.layer_channels)
     for index, channels in enumerate(config.layer_channels):
@@ -137,21 +141,22 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
         padding = config.layer_paddings[index]
         out = output_shape((height, width), window, strides, padding)
         if 0 in out:
+            stem = _STEMS[kind_of_windows]
             raise UserError(
-                f"conv2d_{counts.get('conv2d', 0) + 1} (Conv2D) cannot take input {(height, width, depth)}: its "
-                f"{window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
+                f"{stem}_{counts.get(stem, 0) + 1} ({kind_of_windows}) cannot take input {(height, width, depth)}: "
+                f"its {window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
                 "padding=valid; make --kernel_size or --stride smaller, use --padding=same, or pool less (--pool)"
             )
         field = field.through(window, strides)
         weights = window[0] * window[1] * depth * channels
         add(
-            "Conv2D",
+            kind_of_windows,
             (*out, channels),
             window=window,
             strides=strides,
             padding=padding,
             activation=activations[index],
-            parameters=weights + channels,
+            parameters=(weights + channels) * (out[0] * out[1] if local else 1),
             flops=2 * weights * out[0] * out[1],
             receptive_field=field,
         )
@@ -172,7 +177,10 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
         if rates[index] and index < convolutions - 1:
             add("Dropout", shape_now(), rate=rates[index], receptive_field=field)
 
-    add("Flatten", (math.prod(shape_now()),))
+    if config.head == "gap":
+        add("GlobalAveragePooling2D", shape_now()[-1:])
+    else:
+        add("Flatten", (math.prod(shape_now()),))
     if convolutions and rates[convolutions - 1]:
         add("Dropout", shape_now(), rate=rates[convolutions - 1])
 
@@ -189,9 +197,12 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
 
 
 _STEMS = {
+    "PermutePixels": "permute_pixels",
     "Conv2D": "conv2d",
+    "LocallyConnected2D": "locally_connected2d",
     "MaxPooling2D": "max_pooling2d",
     "AveragePooling2D": "average_pooling2d",
+    "GlobalAveragePooling2D": "global_average_pooling2d",
     "Flatten": "flatten",
     "Dropout": "dropout",
     "Dense": "dense",

@@ -35,6 +35,11 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 # A release whose format this is; Keras notes it and does not ask for it.
 _FORMAT_VERSION = "3.10.0"
 _LARGEST_CONFIG = 16 * 2**20
+_NOT_KERAS = {
+    "PermutePixels": "which is no Keras layer",
+    "LocallyConnected2D": "which Keras 3 no longer has",
+    "GlobalAveragePooling2D": "which convjax does not write for Keras",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +63,16 @@ def save_keras(path: str | os.PathLike[str], params: Mapping[str, Any], layers: 
     `FILE.keras` is for `keras.saving.load_model`, `FILE.weights.h5` for `model.load_weights` of the same network.
 
     Raises:
-      UserError: the file name has another ending, or the parameters are not those of `layers`.
+      UserError: the file name has another ending, the parameters are not those of `layers`, or one of these is none
+        that we read back from Keras.
       OSError: the file cannot be written.
     """
     name = os.fspath(path)
     if not name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{name}: unknown kind of file; expected a name that ends in .keras or .weights.h5")
+    for layer in layers:
+        if layer.kind in _NOT_KERAS:
+            raise UserError(f"{name}: cannot hold {layer.name} ({layer.kind}), {_NOT_KERAS[layer.kind]}")
     weights = _weights_bytes(params, layers)
     write_bytes_atomic(path, _archive_bytes(weights, layers) if name.endswith(".keras") else weights)
 

@@ -1,21 +1,30 @@
-"""ConvNet and DenseNet as Flax Linen modules drawn from a plan of layers. The only place that knows Linen."""
+"""ConvNet, LocalNet and DenseNet as Flax Linen modules drawn from a plan of layers. The only place that knows Linen."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import Block, conv_stack
 from convjax.nn.geometry import Layer
+from convjax.nn.local import local2d
+from convjax.nn.pool import POOLINGS
 
 Parameters = dict[str, Any]
 
 # Keras's defaults; Linen's own (lecun_normal) start a network elsewhere.
 _kernel_initializer = nn.initializers.glorot_uniform()
 _bias_initializer = nn.initializers.zeros_init()
+# Each position of a locally connected layer starts as a convolution would: Glorot's fans are of one window.
+_local_initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0, 1))
+
+# Changing this changes what every run with permuted pixels has seen.
+_PERMUTATION_KEY = 784
 
 
 class Weights(nn.Module):
@@ -27,6 +36,18 @@ class Weights(nn.Module):
     def __call__(self) -> tuple[jax.Array, jax.Array]:
         kernel = self.param("kernel", _kernel_initializer, self.kernel_shape, jnp.float32)
         bias = self.param("bias", _bias_initializer, self.kernel_shape[-1:], jnp.float32)
+        return kernel, bias
+
+
+class LocalWeights(nn.Module):
+    """The kernels and biases of one locally connected layer, see `convjax.nn.local`."""
+
+    kernel_shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", _local_initializer, self.kernel_shape, jnp.float32)
+        bias = self.param("bias", _bias_initializer, (*self.kernel_shape[:2], self.kernel_shape[-1]), jnp.float32)
         return kernel, bias
 
 
@@ -50,10 +71,14 @@ class DenseNet(nn.Module):
 
     @nn.nowrap
     def classify(self, x: jax.Array, layers: tuple[Layer, ...], train: bool) -> jax.Array:
-        """The layers from Flatten on."""
+        """The layers from Flatten on, and a permutation of pixels before them."""
         for layer in layers:
-            if layer.kind == "Flatten":
+            if layer.kind == "PermutePixels":
+                x = permute_pixels(x)
+            elif layer.kind == "Flatten":
                 x = x.reshape(x.shape[0], -1)
+            elif layer.kind == "GlobalAveragePooling2D":
+                x = x.mean((1, 2))
             elif layer.kind == "Dropout":
                 x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
             else:
@@ -77,8 +102,7 @@ class ConvNet(DenseNet):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch classes"]:
-        flatten = next(index for index, layer in enumerate(self.layers) if layer.kind == "Flatten")
-        features, classifier = self.layers[:flatten], self.layers[flatten:]
+        features, classifier = _split(self.layers)
         blocks, parameters, dropouts = [], [], {}
         for index, layer in enumerate(features):
             if layer.kind == "Conv2D":
@@ -97,8 +121,11 @@ class ConvNet(DenseNet):
         def between(index: int, x: jax.Array) -> jax.Array:
             return dropouts[index](x, deterministic=not train) if index in dropouts else x
 
+        x = images.astype(self.dtype)
+        if features[0].kind == "PermutePixels":
+            x = permute_pixels(x)
         x = conv_stack(
-            images.astype(self.dtype),
+            x,
             blocks,
             parameters,
             method=self.method,
@@ -107,12 +134,56 @@ class ConvNet(DenseNet):
         return self.classify(x, classifier, train)
 
 
+class LocalNet(DenseNet):
+    """As ConvNet, with locally connected layers in place of convolutions."""
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+    ) -> Float[Array, "batch classes"]:
+        features, classifier = _split(self.layers)
+        x = images.astype(self.dtype)
+        for layer in features:
+            if layer.kind == "LocallyConnected2D":
+                shape = (*layer.output_shape[:2], *layer.window, layer.input_shape[-1], layer.output_shape[-1])
+                kernel, bias = (array.astype(self.dtype) for array in LocalWeights(shape, name=layer.name)())
+                x = local2d(x, kernel, bias, strides=layer.strides, padding=layer.padding)
+                x = ACTIVATIONS[layer.activation](x)
+            elif layer.kind in _POOLS:
+                x = POOLINGS[_POOLS[layer.kind]](x, layer.window, layer.strides)
+            elif layer.kind == "PermutePixels":
+                x = permute_pixels(x)
+            else:
+                x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
+        return self.classify(x, classifier, train)
+
+
+def permute_pixels(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+    """The pixels of every image in one fixed random order; the channels of a pixel stay together."""
+    order = _pixel_order(x.shape[1] * x.shape[2])
+    return x.reshape(x.shape[0], -1, x.shape[-1])[:, order].reshape(x.shape)
+
+
+@functools.cache
+def _pixel_order(count: int) -> np.ndarray:
+    # random_raw and not Generator.permutation: NumPy promises never to change the former's stream (NEP 19).
+    return np.argsort(np.random.Philox(key=_PERMUTATION_KEY).random_raw(count), kind="stable")
+
+
+def _split(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """The layers with positions, and the classifier."""
+    end = next(index for index, layer in enumerate(layers) if layer.kind in ("Flatten", "GlobalAveragePooling2D"))
+    return layers[:end], layers[end:]
+
+
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 
 
 def build(layers: tuple[Layer, ...], *, precision: str = "float32", method: str = "auto") -> DenseNet:
-    """The module for a plan: a ConvNet where it has convolutions, else a DenseNet."""
+    """The module for a plan: ConvNet or LocalNet where it has such layers, else DenseNet."""
     dtype = jnp.dtype(precision)
+    if any(layer.kind == "LocallyConnected2D" for layer in layers):
+        return LocalNet(layers, dtype)
     if any(layer.kind == "Conv2D" for layer in layers):
         return ConvNet(layers, dtype, method)
     return DenseNet(layers, dtype)

@@ -242,9 +242,10 @@ def read_run(run: Run) -> dict[str, Any]:
         config = run.config()
         if config is None:
             raise UserError(f"{run.path / 'config.json'} is missing")
-        row |= {name: config[name] for name in FIELD_NAMES}
+        read = RunConfig.from_record(config)
+        row |= read.to_dict()
         row |= {name: config.get(name) for name in ("backend", "git_revision", "host", "versions")}
-        if RunConfig.from_dict({name: config[name] for name in FIELD_NAMES}).digest != run.digest:
+        if read.digest != run.digest:
             raise UserError(f"{run.path / 'config.json'} is of another run than its folder's name says")
         result = run.result()
         if result is not None:

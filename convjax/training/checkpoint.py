@@ -111,7 +111,7 @@ def load_params(run_dir: Path) -> tuple[RunConfig, Task, dict[str, Any]]:
     run_dir = Path(run_dir)
     try:
         written = json.loads((run_dir / "config.json").read_text())
-        config = RunConfig.from_dict({name: written[name] for name in RunConfig().to_dict()})
+        config = RunConfig.from_record(written)
         data = written["data"]
         task = Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
     except (OSError, ValueError, KeyError, TypeError) as error:
