@@ -38,7 +38,7 @@ def run(name, workdir, *flags, code=0):
 
 
 def test_there_is_a_test_for_every_ablation():
-    others = {"__init__", "train", "summary", "convert"}
+    others = {"__init__", "train", "summary", "convert", "geometry"}
     assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)
 
 
@@ -105,6 +105,38 @@ def test_summary_prints_the_chapters_table():
     assert re.search(r"conv2d_1 \(Conv2D\) +\(None, 26, 26, 32\) +320 ", done.stdout)
     assert "Total params: 93,322" in done.stdout
     assert "Receptive field" in done.stdout
+
+
+def geometry(*flags):
+    command = [sys.executable, "-m", "experiments.geometry", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_geometry_prints_sizes_borders_and_drawings(tmp_path):
+    done = geometry("--input=28", "--kernel_size=3", "--padding=valid", "--stride=2")
+    assert done.returncode == 0
+    assert done.stdout.startswith("28x28 -> conv2d_1 13x13\n")
+    assert "lost     top 1, bottom 1, left 1, right 1" in done.stdout
+    assert "..#o#......" in done.stdout
+    path = tmp_path / "windows.svg"
+    done = geometry("--input=9x8", "--kernel_size=5-3x2", "--padding=same-valid", "--pool=max", f"--svg={path}")
+    assert done.stdout.startswith("9x8 -> conv2d_1 9x8 -> max_pooling2d_1 4x4 -> conv2d_2 2x3\n")
+    assert path.read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=28x"], "geometry: --input=28x: expected a size from 1 to 65536 such as 28, or HxW such as 28x32"),
+        (["--input=2"], "geometry: conv2d_1 (Conv2D) cannot take input (2, 2, 1): its 3x3 kernel is larger"),
+        (["--kernel_size=5-3", "--stride=1-1-1"], "geometry: --kernel_size has 2 values for 3 convolutions"),
+        (["--svg=x.pdf"], "geometry: x.pdf: a figure is written as .png or .svg"),
+    ],
+)
+def test_geometry_refuses_in_one_line(flags, message):
+    done = geometry(*flags)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith(message)
 
 
 def test_a_terminal_gets_a_progress_bar(tmp_path):

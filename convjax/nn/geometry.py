@@ -106,6 +106,75 @@ def output_shape(shape: Sequence[int], window: Window, strides: Window, padding:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Where the windows of a convolution or pooling sit along one axis, rows or columns, of its input.
+
+    Tiles are counted from 0, the first of the input; those of padding before it are negative.
+
+    Attributes:
+      size: tiles of the input.
+      window, stride: in tiles.
+      padding: `valid` or `same`.
+    """
+
+    size: int
+    window: int
+    stride: int
+    padding: str
+
+    @property
+    def count(self) -> int:
+        """How many windows there are: the size of the output."""
+        return output_size(self.size, self.window, self.stride, self.padding)
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Tiles of padding before and after the input."""
+        return same_padding(self.size, self.window, self.stride) if self.padding == "same" else (0, 0)
+
+    @property
+    def starts(self) -> range:
+        """The first tile of each window."""
+        return range(-self.pads[0], -self.pads[0] + self.count * self.stride, self.stride)
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """The border effect: tiles at either end around which no window fits into the input, whatever the stride.
+
+        For a window that is even, and has no centre tile, the odd one is lost at the end, as `same` pads it there.
+        """
+        return (0, 0) if self.padding == "same" else ((self.window - 1) // 2, self.window // 2)
+
+    @property
+    def unread(self) -> tuple[int, int]:
+        """Tiles that no window looks at: between windows, where the stride is larger, and after the last window."""
+        gap = max(0, self.stride - self.window)
+        covered = self.starts[-1] + self.window if self.count else 0
+        return gap * max(0, self.count - 1), max(0, self.size - covered)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Windows that look at padding, before and after the input."""
+        before, after = self.pads
+        return min(self.count, -(-before // self.stride)), min(self.count, -(-after // self.stride))
+
+    def readers(self, tile: int) -> int:
+        """How many windows look at a tile of the input."""
+        last = (tile + self.pads[0]) // self.stride
+        first = -(-(tile + self.pads[0] - self.window + 1) // self.stride)
+        return max(0, min(last, self.count - 1) - max(first, 0) + 1)
+
+
+def axes_of(layer: Layer) -> tuple[Axis, Axis]:
+    """Rows and columns of a convolution or pooling."""
+    rows, columns = (
+        Axis(size, window, stride, layer.padding)
+        for size, window, stride in zip(layer.input_shape[:2], layer.window, layer.strides, strict=True)
+    )
+    return rows, columns
+
+
 def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tuple[Layer, ...]:
     """The layers of the network that `config` describes, for images `[height, width, channels]`.
 

@@ -1,0 +1,150 @@
+"""Where the windows of convolutions and poolings sit, drawn as in the chapter's figures 5.5 to 5.7."""
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from convjax.analysis.plot_parts import SMALL, handle
+from convjax.analysis.theme import Theme, ThemedFigure, styled
+from convjax.analysis.window_text import centre, has_panels, tiles
+from convjax.nn.geometry import Axis, Layer, axes_of
+
+_WIDTH, _NARROWEST = 7.0, 5.2
+_TILE = 0.16
+"""Inches of a tile in a panel, unless that makes the figure too wide."""
+
+_MOST_TILES = 64
+
+
+@styled
+def window_plot(layers: Sequence[Layer], *, theme: Theme) -> Figure:
+    """One row of pictures a layer.
+
+    A layer of few windows on a small input has a panel for each, in the order of the output's positions; another one
+    has its input with the first two windows and the last, and all centres.
+
+    Args:
+      layers: convolutions and poolings, as of `convjax.nn.geometry.plan`.
+      theme: see `convjax.analysis.theme`.
+    """
+    sizes = [_extent(layer) for layer in layers]
+    scale = min([_TILE, *(_WIDTH / (width + 1) for width, _ in sizes)])
+    # An input of hundreds of tiles is drawn smaller than one of five, but not in proportion.
+    scales = [
+        max(scale, 3.2 / max(size)) if not has_panels(layer) else scale
+        for layer, size in zip(layers, sizes, strict=True)
+    ]
+    heights = [factor * height + 0.45 for factor, (_, height) in zip(scales, sizes, strict=True)]
+    wide = max(factor * width for factor, (width, _) in zip(scales, sizes, strict=True))
+    figure = ThemedFigure(max(wide + 0.4, _NARROWEST), sum(heights) + 0.5, theme)
+    rows = figure.subplots(len(layers), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, layer in zip(rows, layers, strict=True):
+        axes.set_axis_off()
+        axes.set_aspect("equal", anchor="W")
+        axes.invert_yaxis()
+        (_draw_panels if has_panels(layer) else _draw_overview)(axes, layer, theme)
+        axes.autoscale_view()
+        axes.set_title(_title(layer), fontsize=SMALL + 0.5)
+    figure.legend(
+        handles=[
+            Patch(facecolor=theme.series[0], alpha=0.45, label="window"),
+            handle(theme.ink, "o", "its centre"),
+            Patch(facecolor=theme.grid, edgecolor=theme.muted, label="input"),
+            Patch(facecolor="none", edgecolor=theme.muted, linestyle=":", label="padding"),
+        ],
+        loc="outside lower left",
+        ncols=4,
+        fontsize=SMALL,
+    )
+    return figure
+
+
+def _title(layer: Layer) -> str:
+    (rows, columns), (height, width) = axes_of(layer), layer.window
+    stride = f"{layer.strides[0]}" if layer.strides[0] == layer.strides[1] else "x".join(map(str, layer.strides))
+    return (
+        f"{layer.name}: {rows.count * columns.count} windows of {height}x{width}, stride {stride}, "
+        f"padding {layer.padding}: {rows.size}x{columns.size} \N{RIGHTWARDS ARROW} {rows.count}x{columns.count}"
+    )
+
+
+def _extent(layer: Layer) -> tuple[float, float]:
+    """Width and height of a layer's drawing in tiles."""
+    rows, columns = axes_of(layer)
+    width, height = len(tiles(columns)), len(tiles(rows))
+    if has_panels(layer):
+        return columns.count * (width + 1) - 1, rows.count * (height + 1) - 1
+    return width, height
+
+
+def _draw_panels(axes: Axes, layer: Layer, theme: Theme) -> None:
+    rows, columns = axes_of(layer)
+    width, height = len(tiles(columns)) + 1, len(tiles(rows)) + 1
+    for i, top in enumerate(rows.starts):
+        for j, left in enumerate(columns.starts):
+            shift = (j * width + columns.pads[0], i * height + rows.pads[0])
+            _draw_input(axes, rows, columns, shift, theme)
+            _draw_window(axes, rows, columns, (top, left), shift, theme)
+
+
+def _draw_overview(axes: Axes, layer: Layer, theme: Theme) -> None:
+    rows, columns = axes_of(layer)
+    _draw_input(axes, rows, columns, (0, 0), theme)
+    corners = {
+        (rows.starts[0], columns.starts[0]),
+        (rows.starts[0], columns.starts[min(1, columns.count - 1)]),
+        (rows.starts[-1], columns.starts[-1]),
+    }
+    for corner in sorted(corners):
+        _draw_window(axes, rows, columns, corner, (0, 0), theme, dot=False)
+    middle_rows, middle_columns = ([start + axis.window / 2 for start in axis.starts] for axis in (rows, columns))
+    points = [(x, y) for y in middle_rows for x in middle_columns]
+    axes.plot(*zip(*points, strict=True), ".", color=theme.ink, markersize=2 if len(points) < 2000 else 0.5)
+
+
+def _draw_input(axes: Axes, rows: Axis, columns: Axis, shift: tuple[float, float], theme: Theme) -> None:
+    """The tiles of the input, and around them, dotted, those of its padding."""
+    if max(len(tiles(rows)), len(tiles(columns))) > _MOST_TILES:
+        whole = [(0, 0, columns.size, rows.size)]
+        padded = [(columns.pads[0], rows.pads[0], len(tiles(columns)), len(tiles(rows)))]
+        padded = [(-left, -top, width, height) for left, top, width, height in padded]
+    else:
+        whole = [(column, row, 1, 1) for row in range(rows.size) for column in range(columns.size)]
+        padded = [
+            (column, row, 1, 1)
+            for row in tiles(rows)
+            for column in tiles(columns)
+            if not (0 <= row < rows.size and 0 <= column < columns.size)
+        ]
+    _add(axes, padded, shift, facecolor="none", edgecolor=theme.muted, linewidth=0.5, linestyle=":")
+    _add(axes, whole, shift, facecolor=theme.grid, edgecolor=theme.muted, linewidth=0.5)
+
+
+def _draw_window(
+    axes: Axes,
+    rows: Axis,
+    columns: Axis,
+    corner: tuple[int, int],
+    shift: tuple[float, float],
+    theme: Theme,
+    *,
+    dot: bool = True,
+) -> None:
+    top, left = corner
+    box = [(left, top, columns.window, rows.window)]
+    _add(axes, box, shift, facecolor=theme.series[0], alpha=0.45, edgecolor="none")
+    _add(axes, box, shift, facecolor="none", edgecolor=theme.series[0], linewidth=1.1)
+    row, column = centre(rows, top), centre(columns, left)
+    if dot and row is not None and column is not None:
+        axes.plot(column + 0.5 + shift[0], row + 0.5 + shift[1], "o", color=theme.ink, markersize=3)
+
+
+def _add(
+    axes: Axes, boxes: Iterable[tuple[float, float, float, float]], shift: tuple[float, float], **look: object
+) -> None:
+    """Rectangles `(left, top, width, height)`, moved by `shift`."""
+    patches = [Rectangle((x + shift[0], y + shift[1]), width, height) for x, y, width, height in boxes]
+    axes.add_collection(PatchCollection(patches, **look))

@@ -1,0 +1,60 @@
+"""Output sizes, border effects and where windows sit, by arithmetic alone. No data, no training.
+
+python -m experiments.geometry --input=28 --kernel_size=3 --padding=valid --stride=2
+"""
+
+import os
+
+from absl import flags
+
+from convjax import cli
+from convjax.config import FIELD_NAMES, RunConfig, UserError
+
+FIELDS = ("channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride")
+
+_INPUT = flags.DEFINE_string("input", "28", "size of the input: N or HxW")
+_DRAWING = flags.DEFINE_bool("drawing", True, "draw the windows of every layer")
+_SVG = flags.DEFINE_string("svg", "", "also write the drawing to this file, .svg or .png")
+
+
+def config_from_flags() -> RunConfig:
+    """The flags' network: as many layers as the longest of the lists has values, without pooling if none is named.
+
+    Raises:
+      UserError: an impossible value.
+    """
+    values = {name: flags.FLAGS[name].value for name in FIELDS if flags.FLAGS[name].present}
+    layers = max((text.count("-") + 1 for text in values.values()), default=1)
+    return RunConfig(**{"channels": "-".join(["1"] * layers), "pool": "none", "dense_units": "0", **values})
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """`(height, width)` of `N` or `HxW`.
+
+    Raises:
+      UserError: the text is no size.
+    """
+    parts = text.split("x") if "x" in text else [text, text]
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= 65536 for part in parts):
+        raise UserError(f"--input={text}: expected a size from 1 to 65536 such as 28, or HxW such as 28x32")
+    return int(parts[0]), int(parts[1])
+
+
+def main(argv: list[str]) -> None:
+    """Prints every layer's arithmetic and its drawing."""
+    from convjax.analysis.window_text import describe_layers
+    from convjax.nn.geometry import plan
+
+    layers = plan(config_from_flags(), (*input_size(_INPUT.value), 1), 1)
+    layers = tuple(layer for layer in layers if layer.receptive_field is not None)
+    print(describe_layers(layers, drawing=_DRAWING.value))
+    if _SVG.value:
+        from convjax.analysis.theme import save
+        from convjax.analysis.window_plots import window_plot
+
+        print(f"\nwrote {save(window_plot(layers), os.path.expanduser(_SVG.value))}")
+
+
+if __name__ == "__main__":
+    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in FIELDS])
+    cli.run(main)
