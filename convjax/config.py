@@ -67,7 +67,7 @@ class RunConfig:
       kernel_size, stride, padding: of each convolution.
       pool: `max`, `avg` or `none` after each convolution. One value stands for every convolution but the last,
         as in the chapter: pooling goes between convolutions. With `+` (`max+`) it stands after the last, or the only
-        one, too; `max+` for three convolutions is `max-max-max`.
+        one, too.
       pool_size: window of each pooling; pool_stride: its stride, `0` for the window itself (no overlap).
       dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense 512).
       dropout: rate after each convolution block and hidden dense layer; one value stands between the last
@@ -153,14 +153,13 @@ class RunConfig:
         if self.pool.endswith(_EVERY):
             if "-" in self.pool:
                 raise UserError(f"--pool={self.pool}: '{_EVERY}' goes with one value, such as max{_EVERY}, not a list")
-            if convolutions > 1:
-                put("pool", "-".join([self.pool.removesuffix(_EVERY)] * convolutions))
         put("padding", _collapse(_spread("padding", self.padding.split("-"), convolutions, "convolution")))
         pools = self.pool.split("-")
         if len(pools) > 1:
             pools = _spread("pool", pools, convolutions, "convolution")
             between = [pools[0]] * (convolutions - 1) + ["none"]
-            put("pool", pools[0] if pools == between and convolutions > 1 else "-".join(pools))
+            every = pools[0] + _EVERY if len(set(pools)) == 1 else "-".join(pools)
+            put("pool", pools[0] if pools == between else every)
         if set(self.layer_pools) == {"none"}:
             put("pool", "none")
         self._put_canonical_windows(put)
@@ -338,13 +337,16 @@ class RunConfig:
     def canonical_json(self) -> str:
         """The fields as JSON with sorted keys and no spaces: equal configurations, equal text.
 
-        A field that came after the first release is left out while it has its default.
+        A field that came after the first release is left out while it has its default, and so is the notation `max+`:
+        runs keep the names they had before.
         """
         values = {
             name: value
             for name, value in self.to_dict().items()
             if not (_FIELDS[name].metadata.get("new") and value == _FIELDS[name].default)
         }
+        if len(self.layer_pools) > 1 and self.pool.endswith(_EVERY):
+            values["pool"] = "-".join(self.layer_pools)
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @property

@@ -132,6 +132,14 @@ DIFFERENT = [
 ]
 
 
+def test_pooling_after_every_convolution_is_one_value_for_any_number_of_them():
+    config = RunConfig(pool="max-max-max")
+    assert config.pool == "max+"
+    assert config.replace(channels="8-16").layer_pools == ("max", "max")
+    assert '"pool":"max-max-max"' in config.canonical_json  # as before there was such a notation
+    assert '"pool":"max+"' in config.replace(channels="8").canonical_json
+
+
 def test_different_runs_have_different_digests():
     assert len({RunConfig(**values).digest for values in DIFFERENT}) == len(DIFFERENT)
 
