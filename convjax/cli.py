@@ -102,6 +102,9 @@ def define_run_flags() -> None:
     flags.DEFINE_float("checkpoint_minutes", 10, "also keep a checkpoint within an epoch this often; 0 for never", 0)
     flags.DEFINE_bool("debug_nans", False, "when the loss is NaN or infinite, stop and name the operation it came from")
     flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run folder")
+    flags.DEFINE_bool(
+        "diagnostics", True, "after each epoch measure every layer: norms of weights and gradients, dead channels"
+    )
 
 
 def config_from_flags() -> RunConfig:
@@ -129,6 +132,7 @@ def options_from_flags() -> "Options":
         keep_checkpoints=values.keep_checkpoints,
         checkpoint_minutes=values.checkpoint_minutes,
         debug_nans=values.debug_nans,
+        diagnostics=values.diagnostics,
     )
 
 

@@ -1,6 +1,7 @@
 """The experiment scripts as a user starts them."""
 
 import importlib
+import json
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Smaller than --quick alone, so that each script takes seconds; the arms are cut to two where an axis allows it.
-TINY = ["--quick", "--train_size=200"]
+TINY = ["--quick", "--train_size=200", "--nodiagnostics"]
 NARROW = ["--channels=4-6-6", "--dense_units=8"]
 ABLATIONS = {
     "kernel_size": [*NARROW, "--kernel_size=1,3"],
@@ -90,6 +91,8 @@ def test_train_prints_the_table_the_epochs_and_the_result(tmp_path):
         r"test accuracy: \d+\.\d\d%  test loss: \d+\.\d{4}  \(mnist_5k, seed 0, 1 epoch, [\d,]+ parameters, [\d.]+ s\)",
         last,
     )
+    [metrics] = tmp_path.glob("train/*/metrics.jsonl")
+    assert set(json.loads(metrics.read_text())["dead_channels"]) == {"conv2d_1", "conv2d_2", "conv2d_3", "dense_1"}
     plots = sorted(path.name for path in tmp_path.glob("train/*/plots/*.png"))
     assert plots == ["confidently_wrong.png", "confusion_matrix.png", "learning_curves.png"]
     again = run("train", tmp_path, *flags)

@@ -39,6 +39,7 @@ class Options:
       keep_checkpoints: how many of the newest; 0 for all.
       checkpoint_minutes: also keep one within an epoch when the last is older than this; 0 for never.
       debug_nans: a loss that is not finite is an error, which names the operation that it came from.
+      diagnostics: also measure the layers after each epoch, see `convjax.training.diagnostics`.
     """
 
     data_dir: str = ""
@@ -48,6 +49,7 @@ class Options:
     keep_checkpoints: int = 2
     checkpoint_minutes: float = 10
     debug_nans: bool = False
+    diagnostics: bool = True
 
 
 class Reporter(Protocol):
@@ -121,6 +123,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
 
     from convjax.training import backend, loop
     from convjax.training.checkpoint import Checkpoints
+    from convjax.training.diagnostics import layer_diagnostics
     from convjax.training.divergence import Divergence, first_nonfinite
     from convjax.training.steps import Task
 
@@ -165,6 +168,12 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
             def on_epoch(member: int, metrics: loop.EpochMetrics, state: Any, group: list[int] = group) -> None:
                 index = group[member]
                 line = {name: value for name, value in dataclasses.asdict(metrics).items() if _is_known(value)}
+                if options.diagnostics:
+                    train = dataset.train
+                    line |= clock.timed(
+                        "eval",
+                        functools.partial(layer_diagnostics, state.params, train.images, train.labels, task=task),
+                    )
                 runs[index].add_metrics(line)
                 checkpoints[index].save(state)
                 pause.restart()
@@ -344,7 +353,11 @@ def _event_writer(run: Run, options: Options, resumed_at: int) -> Iterator[Calla
 
     def write(line: dict[str, Any]) -> None:
         for name, value in line.items():
-            if name not in ("epoch", "step"):
+            if isinstance(value, dict):
+                for layer, number in value.items():
+                    if number is not None:
+                        writer.add_scalar(f"{name}/{layer}", number, line["step"])
+            elif name not in ("epoch", "step"):
                 part, _, quantity = name.partition("_")
                 tag = f"{quantity}/{part}" if part in ("train", "validation") else name
                 writer.add_scalar(tag, value, line["step"])

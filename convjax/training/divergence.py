@@ -3,14 +3,13 @@
 import dataclasses
 import math
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array, Int, UInt8
 
+from convjax.training.diagnostics import layer_norms
 from convjax.training.steps import Batch, Keys, Task, TrainState, learning_rate_at, loss_and_gradients, take_batch
 
 _PACKAGE = Path(__file__).parents[1]
@@ -98,12 +97,3 @@ def first_nonfinite(divergence: Divergence, *, task: Task) -> str:
             place = Path(own[-1].filename).relative_to(_PACKAGE.parent)
             return f"{str(error).splitlines()[0].rstrip('.')}, at {place}:{own[-1].lineno} ({own[-1].line})"
     return "no single operation gave NaN or infinity when repeated by itself"
-
-
-def layer_norms(tree: Mapping[str, Any]) -> dict[str, float]:
-    """L2 norm of each layer's arrays in `{layer name: {"kernel", "bias"}}`, in float64."""
-    norms = {}
-    for name, arrays in jax.device_get(tree).items():
-        squares = [np.sum(np.square(np.asarray(array, np.float64))) for array in jax.tree.leaves(arrays)]
-        norms[name] = float(np.sqrt(np.sum(squares)))
-    return norms

@@ -93,6 +93,10 @@ def test_tensorboard_events_are_the_metrics(small, tmp_path):
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("accuracy/train")]
     assert written == [(line["step"], pytest.approx(line["train_accuracy"])) for line in run.metrics()]
+    for quantity in ("weight_norm", "gradient_norm", "dead_channels"):
+        for layer in run.metrics()[0][quantity]:
+            written = [event.value for event in events.Scalars(f"{quantity}/{layer}")]
+            assert written == [pytest.approx(line[quantity][layer]) for line in run.metrics()]
     assert "tensorflow" not in sys.modules
 
 
