@@ -150,9 +150,8 @@ class RunConfig:
             _choice("padding", part, PADDINGS)
         for part in self.pool.removesuffix(_EVERY).split("-"):
             _choice("pool", part, POOLS)
-        if self.pool.endswith(_EVERY):
-            if "-" in self.pool:
-                raise UserError(f"--pool={self.pool}: '{_EVERY}' goes with one value, such as max{_EVERY}, not a list")
+        if self.pool.endswith(_EVERY) and "-" in self.pool:
+            raise UserError(f"--pool={self.pool}: '{_EVERY}' goes with one value, such as max{_EVERY}, not a list")
         put("padding", _collapse(_spread("padding", self.padding.split("-"), convolutions, "convolution")))
         pools = self.pool.split("-")
         if len(pools) > 1:
