@@ -50,8 +50,8 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: TrainState, *, set_aside: bool = True) -> TrainState | None:
-        """The newest sound state, shaped as `like`; None where there is none.
+    def restore(self, like: TrainState, *, set_aside: bool = True, only: int | None = None) -> TrainState | None:
+        """The newest sound state, or with `only` that of this step, shaped as `like`; None where there is none.
 
         A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning, and
         with `set_aside` moved to `RUN/damaged-checkpoint-STEP`: left where it is it would stand in the way of the
@@ -59,6 +59,8 @@ class Checkpoints:
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
+            if only is not None and step != only:
+                continue
             try:
                 restored = self._manager.restore(
                     step,
@@ -102,11 +104,17 @@ def state_digest(state: Any) -> str:
     return digest.hexdigest()
 
 
-def load_params(run_dir: Path) -> tuple[RunConfig, Task, dict[str, Any]]:
-    """Configuration, task and newest parameters of a run folder, to look at or to export.
+def kept_steps(run_dir: Path) -> list[int]:
+    """The steps of a run folder's checkpoints, oldest first."""
+    folder = Path(run_dir) / FOLDER
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task, dict[str, Any]]:
+    """Configuration, task and newest parameters, or those of a `step`, of a run folder, to look at or to export.
 
     Raises:
-      UserError: the folder is no run, or has no sound checkpoint.
+      UserError: the folder is no run, or has no sound checkpoint (of this step).
     """
     run_dir = Path(run_dir)
     try:
@@ -120,10 +128,14 @@ def load_params(run_dir: Path) -> tuple[RunConfig, Task, dict[str, Any]]:
         ) from None
     if not (run_dir / FOLDER).is_dir():
         raise UserError(f"{run_dir} has no checkpoint; run its experiment again")
+    if step is not None and step not in kept_steps(run_dir):
+        kept = ", ".join(map(str, kept_steps(run_dir)))
+        raise UserError(f"{run_dir} has no checkpoint of step {step}; kept are: {kept}")
     like = jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
     checkpoints = Checkpoints(run_dir, keep=None)
-    state = checkpoints.restore(like, set_aside=False)
+    state = checkpoints.restore(like, set_aside=False, only=step)
     checkpoints.close()
     if state is None:
-        raise UserError(f"{run_dir} has no sound checkpoint; run its experiment again")
+        which = "" if step is None else f" of step {step}"
+        raise UserError(f"{run_dir} has no sound checkpoint{which}; run its experiment again")
     return config, task, state.params

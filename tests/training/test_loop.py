@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig, UserError
+from convjax.sweeps.store import Run
 from convjax.training import checkpoint, loop
 from convjax.training.checkpoint import Checkpoints, state_digest
 
@@ -146,6 +147,23 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, undisturbed):
     for step in range(4):
         saved.save(undisturbed[0].replace(step=np.int32(step)))
     assert saved.steps() == [2, 3]
+
+
+def test_any_kept_checkpoint_can_be_loaded(tmp_path, undisturbed, dataset):
+    run = Run(tmp_path)
+    run.start(CONFIG, {"data": {"image_shape": [28, 28, 1], "num_classes": 10, "train_examples": 200}})
+    saved = Checkpoints(tmp_path, keep=None)
+    older = undisturbed[0].replace(step=np.int32(4), params=jax.tree.map(lambda x: x * 2, undisturbed[0].params))
+    for state in (older, undisturbed[0]):
+        saved.save(state)
+    saved.close()
+    assert checkpoint.kept_steps(tmp_path) == [4, 12]
+    for step, state in ((None, undisturbed[0]), (12, undisturbed[0]), (4, older)):
+        config, _, params = checkpoint.load_params(tmp_path, step)
+        assert config == CONFIG
+        assert state_digest(params) == state_digest(state.params)
+    with pytest.raises(UserError, match="no checkpoint of step 5; kept are: 4, 12"):
+        checkpoint.load_params(tmp_path, 5)
 
 
 def test_load_params_refuses_what_is_no_run(tmp_path):
