@@ -24,6 +24,9 @@ U_a [kernel_height * in_channels, out_channels] and V_a [kernel_height * in_chan
 **Strides.** With a horizontal stride s the columns are dealt out into s phases, x[:, :, p::s], and so are the kernel's;
 the phases are further channels of a convolution without stride whose kernel is ceil(kernel_width / s) wide.
 
+**Wide kernels** leave room for small tiles only, F(2, 7). Cut into groups, 7 columns into 4 + 3, the groups are further
+channels too, each of an image that starts as many columns later, for larger tiles: F(5, 4).
+
 **Patches** (Chellapilla, Puri & Simard 2006) is the same with m = 1, B the identity and A all ones: sum_a is then left
 to one single matrix product over all a, whose V is the matrix of receptive fields.
 
@@ -60,6 +63,7 @@ class Plan:
       before: zeros above and to the left of the image; those below and to the right follow from `size`.
       size: (rows, columns) of the output, counted from its first; the rest is not computed.
       tile: output columns computed together, the m of F(m, r); 1 for `patches`.
+      groups: equal runs that the kernel's columns are cut into; only with a tile.
     """
 
     image: Window
@@ -68,9 +72,11 @@ class Plan:
     before: Window
     size: Window
     tile: int = 1
+    groups: int = 1
 
     @property
     def tiles(self) -> int:
+        """Tiles in a row; the last may reach beyond `size`."""
         return -(-self.size[1] // self.tile)
 
     @property
@@ -80,30 +86,54 @@ class Plan:
 
     @property
     def taps(self) -> int:
-        """Width of the kernel within one phase, the r of F(m, r)."""
-        return -(-self.window[1] // self.phases)
+        """Kernel columns of one group and phase, the r of F(m, r)."""
+        return -(-self.window[1] // (self.groups * self.phases))
 
     @property
     def matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A, G, B."""
         if self.tile == 1:
             identity = np.eye(self.taps, dtype=np.float32)
             return np.ones((self.taps, 1), np.float32), identity, identity
         return transforms(self.tile, self.taps)
 
     @property
-    def column_starts(self) -> list[list[int]]:
-        """For each phase the first column that meets each of a tile's inputs."""
+    def products(self) -> list[tuple[int, ...]]:
+        """The a of each matrix product: of one each, or of all where the product itself sums over a."""
+        points = tuple(range(self.matrices[1].shape[0]))
+        return [points] if self.tile == 1 else [(point,) for point in points]
+
+    @property
+    def starts(self) -> tuple[list[int], list[list[int]]]:
+        """The first row that each kernel row meets; for each part the first column that each input of a tile does.
+
+        A part is one phase of one group. Counted in the image, so that zeros before it are negative.
+        """
         inputs = self.matrices[2].shape[0]
-        return [[i * self.phases + phase - self.before[1] for i in range(inputs)] for phase in range(self.phases)]
+        rows = [row - self.before[0] for row in range(self.window[0])]
+        columns = [
+            [(group * self.taps + i) * self.phases + phase - self.before[1] for i in range(inputs)]
+            for group in range(self.groups)
+            for phase in range(self.phases)
+        ]
+        return rows, columns
 
     @property
-    def column_stride(self) -> int:
-        """Columns from one tile to the next."""
-        return self.strides[1] * self.tile
+    def steps(self) -> Window:
+        """Rows from one output row to the next, columns from one tile to the next."""
+        return self.strides[0], self.strides[1] * self.tile
 
     @property
-    def row_starts(self) -> list[int]:
-        return [row - self.before[0] for row in range(self.window[0])]
+    def after(self) -> Window:
+        """Zeros below and to the right of the image."""
+        rows, columns = self.starts
+        last = rows[-1] + (self.size[0] - 1) * self.steps[0], columns[-1][-1] + (self.tiles - 1) * self.steps[1]
+        return max(0, last[0] + 1 - self.image[0]), max(0, last[1] + 1 - self.image[1])
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every output sees just the input in its place."""
+        return self.window == self.strides == (1, 1) and self.size == self.image
 
 
 @functools.cache
@@ -157,19 +187,27 @@ def convolve(
 
 def _convolve_forward(
     x: jax.Array, kernel: jax.Array, plan: Plan
-) -> tuple[jax.Array, tuple[list[jax.Array], list[jax.Array]]]:
-    v, u = _gather(plan, x), _filters(plan, kernel)
-    return _combine(plan, *[_times(u_a, v_a, 0) for u_a, v_a in zip(u, v, strict=True)]), (v, u)
+) -> tuple[jax.Array, tuple[jax.Array, list[jax.Array]]]:
+    filters, framed = _filters(plan, kernel), _padded(x, plan.before, plan.after)
+    products = [
+        _times(u, _receptive_fields(plan, points, framed), 0) for points, u in zip(plan.products, filters, strict=True)
+    ]
+    return products[0] if plan.tile == 1 else _combine(plan, *products), (framed, filters)
 
 
 def _convolve_backward(
-    plan: Plan, residuals: tuple[list[jax.Array], list[jax.Array]], cotangent: jax.Array
+    plan: Plan, residuals: tuple[jax.Array, list[jax.Array]], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    v, u = residuals
-    products = _combine_transposed(plan, cotangent)
-    kernel = _filters_transposed(plan, *[_inner(v_a, m_a) for v_a, m_a in zip(v, products, strict=True)])
-    columns = _rows_transposed(plan, *[_times(u_a, m_a, 1) for u_a, m_a in zip(u, products, strict=True)])
-    return _columns_transposed(plan, *columns), kernel
+    framed, filters = residuals
+    cotangent = _padded(cotangent, (0, 0), (0, plan.tiles * plan.tile - plan.size[1]))
+    filter_gradients, columns = [], []
+    for points, u in zip(plan.products, filters, strict=True):
+        product = cotangent if plan.tile == 1 else _combine_transposed((plan, *points), cotangent)
+        filter_gradients.append(_inner(_receptive_fields(plan, points, framed), product))
+        gathered = _times(u, product, 1)
+        columns += [gathered] if plan.pointwise else _rows_transposed((plan, points), gathered)
+    x_gradient = columns[0] if plan.pointwise else _columns_transposed(plan, *columns)
+    return x_gradient, _filters_transposed(plan, *filter_gradients)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -185,6 +223,9 @@ def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
     """[channels of a, channels of b]: products summed over rows, tiles and batch."""
     # Flat: left to itself XLA transposes operands with several axes to sum over.
     a, b = a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1)
+    if a.shape[0] < b.shape[0]:
+        # The second operand is packed anew, so it had better be the smaller.
+        return _inner(b, a).T
     return lax.dot_general(a, b, (((1,), (1,)), ((), ())))
 
 
@@ -198,113 +239,106 @@ def _weighted_sum(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, scaled)
 
 
-@one_pass
-def _gather(plan: Plan, x: jax.Array) -> list[jax.Array]:
-    """V_a, each [kernel_height * phases * in_channels, rows * tiles * batch]; for `patches` one, of all a."""
-    x = _framed(plan, x)
-    points = []
-    for weights in plan.matrices[2].T:
-        columns = [
-            _weighted_sum(
-                weights,
-                [strided(x, start + plan.before[1], plan.tiles, plan.column_stride, 2) for start in starts],
-            )
-            for starts in plan.column_starts
-        ]
-        points.append(
-            [
-                strided(column, start + plan.before[0], plan.size[0], plan.strides[0], 1)
-                for start in plan.row_starts
-                for column in columns
-            ]
-        )
-    if plan.tile == 1:
-        points = [[piece for pieces in zip(*points, strict=True) for piece in pieces]]
-    return [lax.concatenate(pieces, 0) for pieces in points]
-
-
-def _framed(plan: Plan, x: jax.Array) -> jax.Array:
-    """`x` with the zeros around it that the kernel meets."""
-    last_row = plan.row_starts[-1] + (plan.size[0] - 1) * plan.strides[0]
-    last_column = plan.column_starts[-1][-1] + (plan.tiles - 1) * plan.column_stride
-    after = max(0, last_row + 1 - plan.image[0]), max(0, last_column + 1 - plan.image[1])
-    if plan.before == after == (0, 0):
+def _padded(x: jax.Array, before: Window, after: Window) -> jax.Array:
+    """`x` with zeros around its rows and columns."""
+    if before == after == (0, 0):
         return x
-    ends = ((0, 0, 0), (plan.before[0], after[0], 0), (plan.before[1], after[1], 0), (0, 0, 0))
+    return _pad(tuple(zip((0, *before, 0), (0, *after, 0), (0, 0, 0, 0), strict=True)), x)
+
+
+@one_pass
+def _pad(ends: tuple[tuple[int, int, int], ...], x: jax.Array) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ends)
+
+
+def _receptive_fields(plan: Plan, points: tuple[int, ...], framed: jax.Array) -> jax.Array:
+    return framed if plan.pointwise else _gather((plan, points), framed)
+
+
+@one_pass
+def _gather(static: tuple[Plan, tuple[int, ...]], framed: jax.Array) -> jax.Array:
+    """V [kernel_height * points * parts * in_channels, rows, tiles, batch] of the `points` of one product."""
+    plan, points = static
+    rows, parts = plan.starts
+    columns = [
+        _weighted_sum(
+            plan.matrices[2][:, point],
+            [strided(framed, start + plan.before[1], plan.tiles, plan.steps[1], 2) for start in starts],
+        )
+        for point in points
+        for starts in parts
+    ]
+    pieces = [
+        strided(column, start + plan.before[0], plan.size[0], plan.steps[0], 1) for start in rows for column in columns
+    ]
+    return lax.concatenate(pieces, 0)
+
+
+@one_pass
+def _rows_transposed(static: tuple[Plan, tuple[int, ...]], gathered: jax.Array) -> list[jax.Array]:
+    """From the gradient of V that of each of `_gather`'s columns."""
+    plan, points = static
+    rows, count = plan.starts[0], len(points) * len(plan.starts[1])
+    channels = gathered.shape[0] // (len(rows) * count)
+    return [
+        overlap_add(
+            [strided(gathered, (row * count + column) * channels, channels, 1, 0) for row in range(len(rows))],
+            rows,
+            plan.steps[0],
+            plan.image[0],
+            1,
+        )
+        for column in range(count)
+    ]
+
+
+@one_pass
+def _columns_transposed(plan: Plan, *columns: jax.Array) -> jax.Array:
+    """From the gradients of `_gather`'s columns, of all points, that of x."""
+    inputs, all_starts = [], []
+    parts = plan.starts[1]
+    for part, starts in enumerate(parts):
+        inputs += [_weighted_sum(weights, columns[part :: len(parts)]) for weights in plan.matrices[2]]
+        all_starts += starts
+    return overlap_add(inputs, all_starts, plan.steps[1], plan.image[1], 2)
 
 
 @one_pass
 def _filters(plan: Plan, kernel: jax.Array) -> list[jax.Array]:
-    """U_a, each [kernel_height * phases * in_channels, out_channels]; for `patches` one, of all a."""
-    if plan.tile == 1:
-        return [kernel.reshape(-1, kernel.shape[3])]
+    """U [kernel_height * points * parts * in_channels, out_channels] of each product."""
     height, width, channels, filters = kernel.shape
-    kernel = jnp.pad(kernel, ((0, 0), (0, plan.taps * plan.phases - width), (0, 0), (0, 0)))
-    kernel = kernel.reshape(height, plan.taps, plan.phases * channels, filters)
-    taps = [kernel[:, tap] for tap in range(plan.taps)]
-    return [_weighted_sum(weights, taps).reshape(-1, filters) for weights in plan.matrices[1]]
+    kernel = jnp.pad(kernel, ((0, 0), (0, plan.groups * plan.taps * plan.phases - width), (0, 0), (0, 0)))
+    kernel = kernel.reshape(height, plan.groups, plan.taps, plan.phases * channels, filters)
+    taps = [kernel[:, :, tap] for tap in range(plan.taps)]
+    return [
+        jnp.stack([_weighted_sum(plan.matrices[1][point], taps) for point in points], 1).reshape(-1, filters)
+        for points in plan.products
+    ]
 
 
 @one_pass
-def _filters_transposed(plan: Plan, *filters: jax.Array) -> jax.Array:
-    height, width = plan.window
-    if plan.tile == 1:
-        return filters[0].reshape(height, width, -1, filters[0].shape[1])
-    taps = [_weighted_sum(weights, filters) for weights in plan.matrices[1].T]
-    kernel = jnp.stack([tap.reshape(height, -1, tap.shape[1]) for tap in taps], 1)
-    return kernel.reshape(height, plan.taps * plan.phases, -1, kernel.shape[3])[:, :width]
+def _filters_transposed(plan: Plan, *gradients: jax.Array) -> jax.Array:
+    height, width, filters = *plan.window, gradients[0].shape[1]
+    values = [
+        gradient.reshape(height, len(points), plan.groups, -1, filters)[:, index]
+        for points, gradient in zip(plan.products, gradients, strict=True)
+        for index in range(len(points))
+    ]
+    taps = [_weighted_sum(weights, values) for weights in plan.matrices[1].T]
+    return jnp.stack(taps, 2).reshape(height, plan.groups * plan.taps * plan.phases, -1, filters)[:, :width]
 
 
 @one_pass
 def _combine(plan: Plan, *products: jax.Array) -> jax.Array:
     """z [out_channels, rows, columns, batch] from U_a^T V_a."""
-    if plan.tile == 1:
-        return products[0]
     tile = jnp.stack([_weighted_sum(weights, products) for weights in plan.matrices[0].T], 3)
     filters, rows, _, _, batch = tile.shape
     return tile.reshape(filters, rows, -1, batch)[:, :, : plan.size[1]]
 
 
 @one_pass
-def _combine_transposed(plan: Plan, cotangent: jax.Array) -> list[jax.Array]:
-    if plan.tile == 1:
-        return [cotangent]
-    beyond = plan.tiles * plan.tile - plan.size[1]
-    if beyond:
-        cotangent = jnp.pad(cotangent, ((0, 0), (0, 0), (0, beyond), (0, 0)))
+def _combine_transposed(static: tuple[Plan, int], cotangent: jax.Array) -> jax.Array:
+    """From the gradient of z that of product `point`."""
+    plan, point = static
     tile = [strided(cotangent, column, plan.tiles, plan.tile, 2) for column in range(plan.tile)]
-    return [_weighted_sum(weights, tile) for weights in plan.matrices[0]]
-
-
-@one_pass
-def _rows_transposed(plan: Plan, *gathered: jax.Array) -> list[jax.Array]:
-    """From the gradients of V_a those of the transformed columns, a after a, phase within a."""
-    points = plan.matrices[2].shape[1]
-    in_one = points if plan.tile == 1 else plan.phases
-    channels = gathered[0].shape[0] // (plan.window[0] * in_one)
-
-    def piece(row: int, point: int, phase: int) -> jax.Array:
-        array, column = (gathered[0], point) if plan.tile == 1 else (gathered[point], phase)
-        return strided(array, (row * in_one + column) * channels, channels, 1, 0)
-
-    return [
-        overlap_add(
-            [piece(row, point, phase) for row in range(plan.window[0])],
-            plan.row_starts,
-            plan.strides[0],
-            plan.image[0],
-            1,
-        )
-        for point in range(points)
-        for phase in range(plan.phases)
-    ]
-
-
-@one_pass
-def _columns_transposed(plan: Plan, *columns: jax.Array) -> jax.Array:
-    inputs, starts = [], []
-    for phase in range(plan.phases):
-        inputs += [_weighted_sum(weights, columns[phase :: plan.phases]) for weights in plan.matrices[2]]
-        starts += plan.column_starts[phase]
-    return overlap_add(inputs, starts, plan.column_stride, plan.image[1], 2)
+    return _weighted_sum(plan.matrices[0][point], tile)

@@ -1,5 +1,6 @@
 """Every lowering against XLA's own convolution and pooling, with XLA's own gradients."""
 
+import functools
 import itertools
 
 import jax
@@ -10,23 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from convjax.nn import winograd
 from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import Block, conv2d, conv_block, conv_stack
-from convjax.nn.geometry import output_shape
+from convjax.nn.geometry import output_shape, pad_amounts
 
 METHODS = ("xla", "patches", "winograd")
 
+# Optimisation takes most of the compiler's time and is not what is tested here.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-def reference_block(x, kernel, bias, block):
-    z = lax.conv_general_dilated(
+
+def reference_conv(x, kernel, strides, padding):
+    return lax.conv_general_dilated(
         x,
         kernel,
-        block.strides,
-        block.padding.upper(),
+        strides,
+        padding.upper(),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
     )
-    a = ACTIVATIONS[block.activation](z + bias)
+
+
+def reference_block(x, kernel, bias, block):
+    a = ACTIVATIONS[block.activation](reference_conv(x, kernel, block.strides, block.padding) + bias)
     window, strides = (1, *block.pool_size, 1), (1, *block.pool_strides, 1)
     if block.pool == "max":
         return lax.reduce_window(a, -jnp.inf, lax.max, window, strides, "VALID")
@@ -54,34 +62,35 @@ def assert_close(actual, expected, tolerance=1e-5):
     assert np.abs(actual - expected).max() <= tolerance * scale
 
 
-def check(blocks, x, parameters, methods, tolerance=1e-5):
+def output_and_gradients(function, *arguments):
+    """The output of `function` and the gradients of a randomly weighted sum of it."""
+    (weights,) = draw(9, jax.eval_shape(function, *arguments).shape)
+
+    @jit
+    def everything(arguments):
+        y, pull_back = jax.vjp(function, *arguments)
+        return y, *jax.tree.leaves(pull_back(weights))
+
+    return everything(arguments)
+
+
+def check(blocks, x, parameters, methods):
     """Output and gradients with respect to input, kernels and biases, of each method against the reference."""
-    (weights,) = draw(9, jax.eval_shape(lambda: reference_stack(x, blocks, parameters)).shape)
-
-    def run(stack):
-        def everything(x, parameters, weights):
-            y, pull_back = jax.vjp(stack, x, parameters)
-            return y, *jax.tree.leaves(pull_back(weights))
-
-        # Optimisation takes most of the compiler's time and is not what is tested here.
-        options = {"xla_backend_optimization_level": 0}
-        return jax.jit(everything).lower(x, parameters, weights).compile(options)(x, parameters, weights)
-
-    expected = run(lambda x, parameters: reference_stack(x, blocks, parameters))
+    expected = output_and_gradients(lambda x, p: reference_stack(x, blocks, p), x, parameters)
     for method in methods:
-        actual = run(lambda x, parameters, method=method: conv_stack(x, blocks, parameters, method=method))
-        for a, e in zip(actual, expected, strict=True):
-            assert_close(a, e, tolerance)
+        stack = lambda x, p, method=method: conv_stack(x, blocks, p, method=method)  # noqa: E731
+        for a, e in zip(output_and_gradients(stack, x, parameters), expected, strict=True):
+            assert_close(a, e)
 
 
-windows = st.tuples(st.integers(1, 7), st.integers(1, 7))
 small = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
 @st.composite
 def cases(draw):
     """A block and an image that it fits."""
-    kernel, strides, pool_size, pool_strides = draw(windows), draw(small), draw(small), draw(small)
+    kernel = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    strides, pool_size, pool_strides = draw(small), draw(small), draw(small)
     padding = draw(st.sampled_from(("valid", "same")))
     image = draw(st.tuples(st.integers(1, 15), st.integers(1, 15)))
     pool = draw(st.sampled_from(("max", "avg", "none")))
@@ -96,12 +105,68 @@ def cases(draw):
     return block, (draw(st.integers(1, 3)), *image, channels[0]), (*kernel, *channels)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(cases())
 def test_block_agrees_with_xla(case):
     block, image_shape, kernel_shape = case
     x, kernel, bias = draw(0, image_shape, kernel_shape, kernel_shape[-1:])
     check((block,), x, ((kernel, bias),), METHODS)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding", "tile", "groups"),
+    [
+        ((3, 2), (1, 1), "same", 7, 1),
+        ((3, 3), (1, 1), "valid", 5, 1),
+        ((2, 3), (1, 1), "same", 6, 1),
+        ((1, 3), (2, 2), "valid", 3, 1),
+        ((5, 5), (1, 1), "same", 4, 1),
+        ((5, 5), (2, 2), "same", 6, 1),
+        ((2, 5), (1, 3), "valid", 4, 1),
+        ((3, 7), (1, 1), "same", 2, 1),
+        ((3, 7), (1, 1), "same", 5, 2),
+        ((2, 7), (3, 2), "valid", 3, 2),
+        ((3, 3), (1, 1), "valid", 6, 1),
+        ((4, 4), (2, 3), "same", 1, 1),
+    ],
+)
+def test_every_tiling_agrees_with_xla(window, strides, padding, tile, groups):
+    x, kernel = draw(1, (2, 11, 14, 3), (*window, 3, 4))
+    size = output_shape((11, 14), window, strides, padding)
+    before = tuple(low for low, _ in pad_amounts((11, 14), window, strides, padding))
+    plan = winograd.Plan((11, 14), window, strides, before, size, tile, groups)
+
+    def convolve(x, kernel):
+        return winograd.convolve(x.transpose(3, 1, 2, 0), kernel, plan).transpose(3, 1, 2, 0)
+
+    expected = output_and_gradients(lambda x, kernel: reference_conv(x, kernel, strides, padding), x, kernel)
+    for a, e in zip(output_and_gradients(convolve, x, kernel), expected, strict=True):
+        assert_close(a, e)
+
+
+@pytest.mark.parametrize(("tile", "taps"), [(m, r) for m in range(1, 8) for r in range(2, 9 - m + 1)])
+def test_minimal_filtering(tile, taps):
+    """A^T ((G g) * (B^T d)) is the filter's output, for every F(m, r) of up to eight products."""
+    a, g, b = (matrix.astype(np.float64) for matrix in winograd.transforms(tile, taps))
+    rng = np.random.default_rng(0)
+    signal, taps_drawn = rng.standard_normal(tile + taps - 1), rng.standard_normal(taps)
+    direct = np.correlate(signal, taps_drawn, "valid")
+    np.testing.assert_allclose(
+        a.T @ ((g @ taps_drawn) * (b.T @ signal)), direct, atol=1e-6 * np.abs(direct).max() + 1e-6
+    )
+
+
+def test_filtering_as_published():
+    """F(2, 3) of Lavin & Gray (2016), section 4.1, up to signs and scales that cancel between G and B."""
+    a, g, b = winograd.transforms(2, 3)
+    np.testing.assert_array_equal(np.abs(b.T), [[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]])
+    np.testing.assert_array_equal(np.abs(g), [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]])
+    np.testing.assert_array_equal(np.abs(a), [[1, 0], [1, 1], [1, 1], [0, 1]])
+
+
+def test_too_many_products_are_refused():
+    with pytest.raises(ValueError, match=r"F\(4, 7\) takes 10 products; at most 8"):
+        winograd.transforms(4, 7)
 
 
 CHAPTER = (
@@ -111,12 +176,10 @@ CHAPTER = (
 )
 
 
-def chapter_parameters(channels=(1, 8, 16, 16), size=3):
-    shapes = [(size, size, a, b) for a, b in itertools.pairwise(channels)]
-    return [
-        (kernel / np.sqrt(np.prod(kernel.shape[:3])), bias)
-        for kernel, bias in (draw(index, shape, shape[-1:]) for index, shape in enumerate(shapes))
-    ]
+def chapter_parameters():
+    shapes = [(3, 3, a, b) for a, b in itertools.pairwise((1, 8, 16, 16))]
+    drawn = [draw(index, shape, shape[-1:]) for index, shape in enumerate(shapes)]
+    return [(kernel / np.sqrt(np.prod(kernel.shape[:3]), dtype=np.float32), bias) for kernel, bias in drawn]
 
 
 @pytest.mark.parametrize("batch", [1, 16, 132])
@@ -124,6 +187,14 @@ def test_chapter_stack(batch):
     """132 images are worked on in chunks."""
     (x,) = draw(3, (batch, 28, 28, 1))
     check(CHAPTER, x, chapter_parameters(), ("auto", *METHODS))
+
+
+def test_rows_that_no_pooling_reads_are_not_computed():
+    """The second pooling covers 10x10 of 11x11, so the first convolution needs no more than 24x24 of 26x26."""
+    (x,) = draw(3, (2, 28, 28, 1))
+    program = str(jax.make_jaxpr(lambda p: conv_stack(x, CHAPTER, p, method="patches"))(chapter_parameters()))
+    assert "f32[8,24,24,2]" in program
+    assert "26,26" not in program
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,7 +207,7 @@ def test_between_sees_every_output_but_the_last_in_one_order(method):
         seen.append((index, y.shape))
         return y * draw(index, y.shape)[0]
 
-    actual = conv_stack(x, CHAPTER, parameters, method=method, between=between)
+    actual = jit(lambda x: conv_stack(x, CHAPTER, parameters, method=method, between=between))(x)
     assert seen == [(0, (2, 13, 13, 8)), (1, (2, 5, 5, 16))]
     expected = x
     for index, (block, (kernel, bias)) in enumerate(zip(CHAPTER, parameters, strict=True)):
@@ -148,60 +219,56 @@ def test_between_sees_every_output_but_the_last_in_one_order(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_vmap_over_seeds_equals_a_loop(method):
-    (x,) = draw(3, (3, 4, 28, 28, 1))
-    parameters = jax.tree.map(lambda p: jnp.stack([p, 2 * p, -p]), chapter_parameters())
+    x, weights = draw(3, (2, 4, 28, 28, 1), (4, 3, 3, 16))
+    parameters = jax.tree.map(lambda p: jnp.stack([p, -p]), chapter_parameters())
 
-    (weights,) = draw(4, (4, 3, 3, 16))
-
-    @jax.jit
     def gradients(x, parameters):
         return jax.grad(lambda p: jnp.vdot(conv_stack(x, CHAPTER, p, method=method), weights))(parameters)
 
-    together = jax.jit(jax.vmap(gradients))(x, parameters)
-    for seed in range(3):
-        one = gradients(x[seed], jax.tree.map(lambda p, seed=seed: p[seed], parameters))
+    together, alone = jit(jax.vmap(gradients))(x, parameters), jit(gradients)
+    for seed in range(2):
+        one = alone(x[seed], jax.tree.map(lambda p, seed=seed: p[seed], parameters))
         jax.tree.map(lambda a, b, seed=seed: assert_close(a[seed], b), together, one)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_scores_the_same_in_any_batch(method):
     (x,) = draw(3, (6, 28, 28, 1))
-    run = jax.jit(lambda x: conv_stack(x, CHAPTER, chapter_parameters(), method=method))
-    whole = run(x)
-    assert_close(jnp.concatenate([run(x[:1]), run(x[1:4]), run(x[4:])]), whole, 1e-6)
+    run = jit(lambda x: conv_stack(x, CHAPTER, chapter_parameters(), method=method))
+    assert_close(jnp.concatenate([run(x[:3]), run(x[3:])]), run(x), 1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bfloat16(method):
     (x,) = draw(3, (4, 28, 28, 1))
     parameters = chapter_parameters()
-    cast = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)  # noqa: E731
-    run = lambda p: jnp.sum(conv_stack(cast(x), CHAPTER, p, method=method).astype(jnp.float32))  # noqa: E731
-    y, gradients = jax.jit(jax.value_and_grad(run))(cast(parameters))
-    assert jax.tree.leaves(gradients)[0].dtype == jnp.bfloat16
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (x, parameters))
+    y, gradients = jit(jax.value_and_grad(lambda p: jnp.sum(conv_stack(half[0], CHAPTER, p, method=method))))(half[1])
+    assert {leaf.dtype for leaf in jax.tree.leaves((y, gradients))} == {jnp.dtype(jnp.bfloat16)}
     assert_close(y, jnp.sum(reference_stack(x, CHAPTER, parameters)), 3e-2)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("pool", ["max", "avg", "none"])
+@pytest.mark.parametrize("pool", ["max", "none"])
 def test_not_a_number_is_passed_on(method, pool):
+    """At least where XLA's convolution shows it; Winograd's tiles may spread it over neighbours of the same image."""
     (x, kernel, bias) = draw(3, (2, 12, 12, 3), (3, 3, 3, 4), (4,))
+    x = x.at[1, 5, 5, 0].set(jnp.nan)
     block = Block(activation="relu", pool=pool, pool_size=(2, 2), pool_strides=(2, 2))
-    y = conv_stack(x.at[1, 5, 5, 0].set(jnp.nan), (block,), ((kernel, bias),), method=method)
-    assert not np.isnan(y[0]).any()
-    assert (
-        np.isnan(reference_block(x.at[1, 5, 5, 0].set(jnp.nan), kernel, bias, block)[1]).any(axis=-1).sum()
-        <= np.isnan(y[1]).any(axis=-1).sum()
-    )
+    y = np.isnan(jit(lambda x: conv_stack(x, (block,), ((kernel, bias),), method=method))(x))
+    expected = np.isnan(reference_block(x, kernel, bias, block))
+    assert expected.any()
+    assert y[expected].all()
+    assert not y[0].any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_tied_maxima_give_the_gradient_to_the_first(method):
-    """A constant image ties every window: each kernel entry sees only the first position of every window."""
+    """In a constant image only the first position of each window gets a gradient; a larger value takes it."""
     x = jnp.ones((1, 6, 6, 1)).at[0, 1, 1, 0].set(2.0)
     kernel, bias = jnp.ones((1, 1, 1, 1)), jnp.zeros(1)
     block = Block(pool="max", pool_size=(2, 2), pool_strides=(2, 2))
-    gradient = jax.grad(lambda x: jnp.sum(conv_stack(x, (block,), ((kernel, bias),), method=method)))(x)
+    gradient = jit(jax.grad(lambda x: jnp.sum(conv_stack(x, (block,), ((kernel, bias),), method=method))))(x)
     expected = np.zeros((6, 6))
     expected[::2, ::2] = 1
     expected[0, 0], expected[1, 1] = 0, 1
@@ -212,18 +279,9 @@ def test_conv2d_and_conv_block_are_stacks_of_one():
     x, kernel, bias = draw(0, (2, 9, 8, 3), (3, 2, 3, 4), (4,))
     block = Block((2, 1), "same", "tanh", "avg", (2, 2), (1, 2))
     assert_close(
-        conv2d(x, kernel, (2, 1), "same"),
-        reference_block(x, kernel, jnp.zeros(4), Block((2, 1), "same")),
+        jit(lambda x: conv2d(x, kernel, (2, 1), "same"))(x),
+        reference_conv(x, kernel, (2, 1), "same"),
     )
-    actual = conv_block(
-        x,
-        kernel,
-        bias,
-        strides=(2, 1),
-        padding="same",
-        activation="tanh",
-        pool="avg",
-        pool_size=(2, 2),
-        pool_strides=(1, 2),
-    )
+    pooling = {"pool": "avg", "pool_size": (2, 2), "pool_strides": (1, 2)}
+    actual = conv_block(x, kernel, bias, strides=(2, 1), padding="same", activation="tanh", **pooling)
     assert_close(actual, reference_block(x, kernel, bias, block))
