@@ -6,18 +6,19 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from convjax import cli
 from convjax.config import FIELD_NAMES, RunConfig, UserError
-from convjax.sweeps.grid import Cell, Grid, make_grid, product
+from convjax.sweeps.grid import Cell, Grid, Match, make_grid, product
 
 if TYPE_CHECKING:
     import pandas
 
     from convjax.sweeps.display import SweepDisplay
+    from convjax.sweeps.measure import Measurement
     from convjax.sweeps.runner import Sweep, SweepOptions
 
 
@@ -33,6 +34,11 @@ class Study:
       arms: arms that are no such product, in place of `axes`.
       baseline: fields and values of the arm that the others are compared with; empty for the first.
       base: fields in which all arms differ from the chapter's run; flags replace them too.
+      match: `params` or `flops`: what all arms are given as much of as the baseline has, unless --match says otherwise.
+      seeds: how many, unless --seeds says otherwise.
+      quick: fields, as flags would give them, that --quick sets besides its own.
+      quick_arms: arms in place of `arms` under --quick, where those are too many or too large.
+      measurements: what is measured on every trained network.
       details: text about the cells to print before they run.
     """
 
@@ -43,14 +49,37 @@ class Study:
     arms: Sequence[Mapping[str, str]] = ()
     baseline: Mapping[str, str] = dataclasses.field(default_factory=dict)
     base: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
+    match: Match = ""
+    seeds: int = 5
+    quick: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
+    quick_arms: Sequence[Mapping[str, str]] = ()
+    measurements: Sequence["Measurement"] = ()
     details: Callable[[Sequence[Cell]], str] | None = None
 
 
 def run(study: Study) -> None:
     """The whole program of an ablation script."""
+    define_flags(seeds=study.seeds, match=study.match)
+    cli.run(lambda argv: _main(study))
+
+
+def define_flags(*, seeds: int, match: Match = "") -> None:
+    """Defines the flags of a study: what its arms share, how they are run, and what to run of them."""
     cli.define_model_flags(grid=True, skip=("seed",))
     cli.define_run_flags()
-    flags.DEFINE_integer("seeds", 5, "seeds 0 to N-1 of every arm", 1)
+    define_sweep_flags(seeds=seeds)
+    flags.DEFINE_enum(
+        "match",
+        match,
+        ["", "params", "flops"],
+        "scale the channels (dense nets: the units) of every arm so that it has the baseline's parameters or FLOPs",
+    )
+    flags.DEFINE_bool("skip_invalid", False, "leave impossible arms out; the default is to stop")
+
+
+def define_sweep_flags(*, seeds: int | None) -> None:
+    """Defines the flags that say how runs are done; `seeds` None leaves their number to each study."""
+    flags.DEFINE_integer("seeds", seeds, "seeds 0 to N-1 of every arm", 1)
     flags.DEFINE_integer("seed", 0, "the first seed", 0)
     flags.DEFINE_enum("executor", "local", ["local", "ray"], "where runs are done: here, or on a Ray cluster")
     flags.DEFINE_enum(
@@ -63,15 +92,7 @@ def run(study: Study) -> None:
     flags.DEFINE_string("ray_address", "auto", "the Ray cluster")
     flags.DEFINE_float("ray_cpus", 1.0, "CPUs a run asks of the Ray cluster", 0.0)
     flags.DEFINE_float("ray_gpus", 0.0, "GPUs a run asks of the Ray cluster", 0.0)
-    flags.DEFINE_enum(
-        "match",
-        "",
-        ["", "params", "flops"],
-        "scale the channels of every arm so that it has the baseline's parameters or FLOPs",
-    )
-    flags.DEFINE_bool("skip_invalid", False, "leave impossible arms out; the default is to stop")
     flags.DEFINE_bool("dry_run", False, "show the plan and stop")
-    cli.run(lambda argv: _main(study))
 
 
 def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
@@ -80,22 +101,33 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
     Raises:
       UserError: an impossible value, or a flag for a field that the study's arms set themselves.
     """
+    quick = {**cli.QUICK, **study.quick} if flags.FLAGS.quick else {}
     base: dict[str, str | int | float] = {**study.base, "seed": 0}
     axes = {name: list(values) for name, values in study.axes.items()}
-    set_by_arms = {name for arm in study.arms for name in arm}
+    own_arms = (study.quick_arms if quick else ()) or study.arms
+    set_by_arms = {name for arm in own_arms for name in arm}
     for name in FIELD_NAMES:
-        if name == "seed" or not flags.FLAGS[name].present:
-            if flags.FLAGS.quick and name in cli.QUICK:
-                base[name] = cli.QUICK[name]
+        if name == "seed":
             continue
-        values = [value.strip() for value in flags.FLAGS[name].value.split(",")]
-        if name in set_by_arms:
-            raise UserError(f"--{name} is what the arms of this experiment set; use experiments.grid for other arms")
+        if name in flags.FLAGS and flags.FLAGS[name].present:
+            given = flags.FLAGS[name].value
+            if name in set_by_arms:
+                raise UserError(
+                    f"--{name} is what the arms of this experiment set; use experiments.grid for other arms"
+                )
+        elif name in quick and name not in set_by_arms and (name not in axes or name in study.quick):
+            given = str(quick[name])
+        else:
+            continue
+        values = [value.strip() for value in given.split(",")]
         if name in axes or len(values) > 1:
             axes[name] = values
         else:
             base[name] = values[0]
-    arms = [{**arm, **combination} for arm in (study.arms or [{}]) for combination in product(axes)]
+    if "model" in set_by_arms | set(axes) and "dense_units" in base:
+        # Each network has hidden units of its own, but for those that somebody asked for.
+        axes["dense_units"] = [str(base.pop("dense_units"))]
+    arms = [{**arm, **combination} for arm in (own_arms or [{}]) for combination in product(axes)]
     return RunConfig(**base), arms
 
 
@@ -107,7 +139,54 @@ def _baseline(study: Study, arms: Sequence[Mapping[str, str]]) -> dict[str, str]
     return dict(arms[0])
 
 
-def _main(study: Study) -> int:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A study as the flags would have it: its arms, its runs and how they are done."""
+
+    study: Study
+    grid: Grid
+    sweep: "Sweep"
+    how: "SweepOptions"
+    baseline: Mapping[str, str]
+
+    def show_plan(self) -> None:
+        """Prints the question, the arms and what is left to do."""
+        print(self.study.question)
+        _print_cells(self.grid, self.study)
+        print(_display(self.sweep, self.grid).plan(), flush=True)
+
+    def missing(self) -> int:
+        """How many runs are not done."""
+        return sum(self.sweep.status(config)[0] in ("todo", "failed") for config in self.sweep.configs)
+
+    def frame(self) -> "pandas.DataFrame":
+        """Its runs, see `convjax.sweeps.store.read_runs`; empty before anything has run."""
+        from convjax.sweeps.store import read_runs
+
+        folder = Path(self.sweep.options.workdir) / self.study.name
+        folder.mkdir(parents=True, exist_ok=True)
+        frame = read_runs([folder])
+        return frame[frame["digest"].isin({config.digest for config in self.sweep.configs})]
+
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """What the study measures on each finished run, by the run's digest; measured now where it was not before."""
+        from convjax.sweeps.measure import measure
+
+        if not self.study.measurements:
+            return {}
+        done = [config for config in self.sweep.configs if self.sweep.status(config)[0] == "done"]
+        return {
+            config.digest: measure(self.sweep.run(config), self.study.measurements, self.sweep.options)
+            for config in done
+        }
+
+
+def lay_out(study: Study) -> Layout:
+    """The study as the flags would have it. Nothing runs.
+
+    Raises:
+      UserError: impossible flags, or impossible arms without --skip_invalid.
+    """
     from convjax import data
     from convjax.sweeps.runner import Sweep, SweepOptions
 
@@ -115,42 +194,66 @@ def _main(study: Study) -> int:
     base, arms = arms_from_flags(study)
     baseline = _baseline(study, arms)
     reference = next(arm for arm in arms if all(arm.get(name, value) == value for name, value in baseline.items()))
-    grid = make_grid(base, arms, data.image_info, match=values.match, reference=reference)
+    match = values.match if "match" in values and values["match"].present else study.match
+    grid = make_grid(base, arms, data.image_info, match=match, reference=reference)
     if grid.invalid:
         for cell in grid.invalid:
             print(f"impossible: {cell.label}: {cell.reason}", file=sys.stderr)
-        if not values.skip_invalid:
+        if not ("skip_invalid" in values and values.skip_invalid):
             grid.require_valid()
     if not grid.cells:
         raise UserError("no arm is possible; see the reasons above")
 
-    count = 2 if values.quick and not values["seeds"].present else values.seeds
+    given = values["seeds"].present
+    count = values.seeds if given else 2 if values.quick else study.seeds
     seeds = range(values.seed, values.seed + count)
     options = cli.options_from_flags()
     sweep = Sweep(study.name, tuple(tuple(cell.runs(seeds)) for cell in grid.cells), options)
     how = SweepOptions(
         values.executor, values.seed_mode, values.jobs, values.ray_address, values.ray_cpus, values.ray_gpus
     )
-    print(study.question)
-    _print_cells(grid, study)
-    if values.dry_run:
-        print(_display(sweep, grid).plan())
+    return Layout(study, grid, sweep, how, baseline)
+
+
+def _main(study: Study) -> int:
+    layout = lay_out(study)
+    if flags.FLAGS.dry_run:
+        layout.show_plan()
         return 0
-    failed = _do(sweep, grid, how)
-    if failed == len(sweep.configs):
-        print(f"every run failed ({sweep.status(sweep.configs[0])[1]})", file=sys.stderr)
+    failed = do(layout)
+    if failed == len(layout.sweep.configs):
+        print(f"every run failed ({layout.sweep.status(layout.sweep.configs[0])[1]})", file=sys.stderr)
         return 1
-    _write_answer(study, sweep, grid, baseline)
+    write_answer(layout)
+    layout.measured()
+    return 1 if failed else 0
+
+
+def do(layout: Layout) -> int:
+    """Runs what is not done, showing how it goes, and returns how many runs failed."""
+    from convjax.sweeps.runner import run_sweep
+
+    sweep, grid = layout.sweep, layout.grid
+    print(layout.study.question)
+    _print_cells(grid, layout.study)
+    display = _display(sweep, grid)
+    try:
+        print(display.plan(), flush=True)
+        run_sweep(sweep, layout.how, display)
+    finally:
+        display.close()
+    failed = sum(sweep.status(config)[0] == "failed" for config in sweep.configs)
     if failed:
         print(f"{failed} of {len(sweep.configs)} runs failed; the same command tries them again", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 def _print_cells(grid: Grid, study: Study) -> None:
     width = max(len(cell.label) for cell in grid.cells)
     for cell in grid.cells:
-        channels = "" if dict(cell.overrides).get("channels") else f"  channels {cell.config.channels}"
-        print(f"  {cell.label:<{width}}  {cell.parameters:>11,} parameters  {cell.flops:>13,} FLOPs{channels}")
+        field = "channels" if cell.config.layer_channels else "dense_units"
+        size = "" if field in dict(cell.overrides) else f"  {field} {getattr(cell.config, field)}"
+        print(f"  {cell.label:<{width}}  {cell.parameters:>11,} parameters  {cell.flops:>13,} FLOPs{size}")
     if study.details is not None:
         print(study.details(grid.cells))
 
@@ -168,33 +271,20 @@ def _display(sweep: "Sweep", grid: Grid) -> "SweepDisplay":
     return SweepDisplay(sweep, labels, costs, progress=flags.FLAGS.progress)
 
 
-def _do(sweep: "Sweep", grid: Grid, how: "SweepOptions") -> int:
-    """Runs the sweep and returns how many runs failed."""
-    from convjax.sweeps.runner import run_sweep
-
-    display = _display(sweep, grid)
-    try:
-        print(display.plan(), flush=True)
-        run_sweep(sweep, how, display)
-    finally:
-        display.close()
-    return sum(sweep.status(config)[0] == "failed" for config in sweep.configs)
-
-
-def _write_answer(study: Study, sweep: "Sweep", grid: Grid, baseline: Mapping[str, str]) -> None:
-    """Prints the table and writes table.md and report.html beside the runs."""
+def write_answer(layout: Layout, *, suffix: str = "", show: bool = True) -> None:
+    """Writes table.md and report.html beside the runs (with `suffix` before the dot), and prints the table."""
     from convjax.analysis.render import to_markdown, to_text
     from convjax.analysis.report import write_report
     from convjax.analysis.tables import accuracy_table
     from convjax.files import write_text_atomic
-    from convjax.sweeps.store import read_runs
 
+    study, sweep, grid, baseline = layout.study, layout.sweep, layout.grid, layout.baseline
     folder = Path(sweep.options.workdir) / study.name
-    frame = read_runs([folder])
-    frame = frame[frame["digest"].isin({config.digest for config in sweep.configs})]
+    frame = layout.frame()
     by = list(dict.fromkeys(name for cell in grid.cells for name, _ in cell.overrides))
     table = accuracy_table(frame, by, baseline=baseline)
-    print(to_text(table, width=_terminal_width()))
+    if show:
+        print(to_text(table, width=_terminal_width()))
     command = shlex.join(["python", "-m", f"experiments.{study.name}", *sys.argv[1:]])
     details = "" if study.details is None else study.details(grid.cells)
     page = [
@@ -204,10 +294,10 @@ def _write_answer(study: Study, sweep: "Sweep", grid: Grid, baseline: Mapping[st
         to_markdown(table).strip(),
         f"How to read it: {study.reading}",
         f"```\n{details}\n```" if details else "",
-        f"Made on {_machines(frame)}.",
+        f"Made on {machines(frame)}.",
     ]
-    write_text_atomic(folder / "table.md", "\n\n".join(filter(None, page)) + "\n")
-    report = folder / "report.html"
+    table_path, report = folder / f"table{suffix}.md", folder / f"report{suffix}.html"
+    write_text_atomic(table_path, "\n\n".join(filter(None, page)) + "\n")
     write_report(
         report,
         frame,
@@ -219,10 +309,11 @@ def _write_answer(study: Study, sweep: "Sweep", grid: Grid, baseline: Mapping[st
         baseline=baseline,
         details=details,
     )
-    print(f"table: {folder / 'table.md'}\nreport: {report}")
+    if show:
+        print(f"table: {table_path}\nreport: {report}")
 
 
-def _machines(frame: "pandas.DataFrame") -> str:
+def machines(frame: "pandas.DataFrame") -> str:
     """The machines, versions and revisions that the runs name."""
     from convjax.sweeps.store import Run
 

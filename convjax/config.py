@@ -223,11 +223,7 @@ class RunConfig:
 
     def _require_defaults(self) -> None:
         """Refuses what would have no effect."""
-        names, because = (), ""
-        if self.model == "dense":
-            names, because = _CONVOLUTION_FIELDS, "which has no convolutions"
-        elif self.model == "local":
-            names, because = ("conv",), "whose layers are computed in one way"
+        names, because = _WITHOUT_EFFECT.get(self.model, ((), ""))
         for name in names:
             given, default = getattr(self, name), _FIELDS[name].default
             if given != default:
@@ -304,6 +300,16 @@ class RunConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def with_model(self, model: str) -> Self:
+        """A copy with another kind of network: what has no effect there, or was the other's own, has its default."""
+        if model == self.model:
+            return self
+        changes = dict.fromkeys(_WITHOUT_EFFECT.get(model, ((), ""))[0])
+        changes = {name: _FIELDS[name].default for name in changes}
+        if self.dense_units == RunConfig(model=self.model).dense_units:
+            changes["dense_units"] = ""
+        return self.replace(model=model, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
         return dataclasses.asdict(self)
@@ -366,6 +372,10 @@ _CONVOLUTION_FIELDS = (
     "conv",
     "head",
 )
+_WITHOUT_EFFECT = {
+    "dense": (_CONVOLUTION_FIELDS, "which has no convolutions"),
+    "local": (("conv",), "whose layers are computed in one way"),
+}
 
 _FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(RunConfig)}
 FIELD_NAMES: tuple[str, ...] = tuple(_FIELDS)

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Each layer may import those after it (DESIGN.md). `cli`, `progress` and `ablation` serve the scripts.
+# Each layer may import those after it (DESIGN.md). `cli`, `progress`, `ablation` and `claims` serve the scripts.
 LAYERS = [
-    {"experiments", "scripts", "ablation", "cli", "progress"},
+    {"experiments", "scripts", "ablation", "claims", "cli", "progress"},
     {"analysis", "explain"},
     {"sweeps"},
     {"training"},
@@ -89,7 +89,7 @@ SCRIPTS = [
     path
     for folder in ("experiments", "scripts")
     for path in sorted((ROOT / folder).glob("*.py"))
-    if "cli.run(" in path.read_text() or "run(STUDY)" in path.read_text()
+    if any(call in path.read_text() for call in ("cli.run(", "run(STUDY)", "run(CLAIM)", "run_all(CLAIMS)"))
 ]
 
 

@@ -43,7 +43,7 @@ def _means_boxes(arms: Arms, comparisons: Sequence[ArmComparison]) -> list[str]:
             "seed by seed."
         )
     title = f"{capital(arms.metric.title)} by {listed(varying_fields(arms))}"
-    return [_box(accuracy_plot(arms, comparisons, theme="page"), "means", title, _means_text(arms), caption)]
+    return [chart_box(accuracy_plot(arms, comparisons, theme="page"), "means", title, _means_text(arms), caption)]
 
 
 def _heat_map_boxes(arms: Arms) -> list[str]:
@@ -59,7 +59,7 @@ def _heat_map_boxes(arms: Arms) -> list[str]:
     row_field, column_field = sorted(fields[:2], key=lambda name: -levels[name])
     metric = arms.metric
     return [
-        _box(
+        chart_box(
             heat_map(arms, row_field, column_field, theme="page"),
             "grid",
             f"{capital(metric.title)} by {row_field} and {column_field}",
@@ -85,7 +85,7 @@ def _curve_boxes(arms: Arms, lines: Sequence[Mapping[int, Lines]]) -> list[str]:
             )
         figure = learning_curves(arms, lines, quantity, theme="page")
         title = f"{capital(quantity)} by epoch for every {by}"
-        boxes.append(_box(figure, f"curves-{quantity}", title, _curves_text(arms, lines, quantity), caption))
+        boxes.append(chart_box(figure, f"curves-{quantity}", title, _curves_text(arms, lines, quantity), caption))
     return boxes
 
 
@@ -103,11 +103,12 @@ def _cost_boxes(arms: Arms) -> list[str]:
             )
         title = f"{capital(metric.title)} against {COST_NAMES[cost]}"
         figure = cost_plot(arms, [cost], theme="page")
-        boxes.append(_box(figure, f"cost-{cost}", title, _front_text(arms, cost), caption))
+        boxes.append(chart_box(figure, f"cost-{cost}", title, _front_text(arms, cost), caption))
     return boxes
 
 
-def _box(figure: Figure, name: str, title: str, description: str, caption: str) -> str:
+def chart_box(figure: Figure, name: str, title: str, description: str, caption: str) -> str:
+    """A chart, made with the theme `page`, as a figure of the page; see `convjax.analysis.theme.to_page_svg`."""
     pixels = figure.get_figwidth() * 96
     svg = to_page_svg(figure, name, title=title, description=description)
     return figure_box(svg, caption, width=pixels * _LARGEST, least=pixels * _SMALLEST)

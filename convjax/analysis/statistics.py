@@ -51,7 +51,7 @@ Values = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; `method` is `t`, `BCa` or `exact`."""
+    """An interval; `method` is `t`, `BCa` or `exact` (confidence), `bootstrap` (percentiles) or `prediction`."""
 
     low: float
     high: float
@@ -175,6 +175,18 @@ def summarise_all(arms: Sequence[Values], *, lower_is_better: bool = False) -> l
             )
         )
     return summaries
+
+
+def prediction_interval(values: Values) -> Interval | None:
+    """Where the value of one more seed would lie with 95 % probability: wider than the interval of the mean.
+
+    mean +/- t sd sqrt(1 + 1/n), for roughly normal values. None for fewer than 2 seeds or where all values are equal.
+    """
+    summary = summarise(values)
+    if summary.t_interval is None:
+        return None
+    half = (summary.t_interval.high - summary.mean) * math.sqrt(summary.n + 1)
+    return Interval(summary.mean - half, summary.mean + half, "prediction")
 
 
 def paired(baseline: Values, arm: Values) -> PairedComparison:

@@ -86,8 +86,8 @@ def make_grid(
       base: what the arms have in common; its seed is not used.
       arms: changed fields of each cell. Arms that come to the same configuration are one cell.
       image_info: image shape and number of classes of a data set.
-      match: scale all channels of each arm by one factor, so that its parameters (`params`) or FLOPs (`flops`) come as
-        close as they can to those of the reference arm.
+      match: scale all channels of each arm (of a dense net all hidden units) by one factor, so that its parameters
+        (`params`) or FLOPs (`flops`) come as close as they can to those of the reference arm.
       reference: the arm to match; the first by default.
 
     Raises:
@@ -99,9 +99,10 @@ def make_grid(
         if name not in FIELD_NAMES or name == "seed":
             raise UserError(f"{name!r} cannot be an axis; expected one of {', '.join(FIELD_NAMES)} (not seed: --seeds)")
 
-    def build(arm: Overrides, channels: str | None = None) -> tuple[RunConfig, int, int]:
-        changes = dict(arm) | ({"channels": channels} if channels else {})
-        config = base.replace(**{"seed": 0, **changes})
+    def build(arm: Overrides, scaled: Overrides | None = None) -> tuple[RunConfig, int, int]:
+        # An arm with another network takes from the base what that network has.
+        config = base.with_model(str(arm.get("model", base.model)))
+        config = config.replace(**{"seed": 0, **arm, **(scaled or {})})
         layers = plan(config, *image_info(config.dataset))
         return config, total_parameters(layers), total_flops(layers)
 
@@ -113,8 +114,8 @@ def make_grid(
         label = " ".join(f"{name}={value}" for name, value in arm.items()) or "base"
         try:
             built = build(arm)
-            if match and built[0].model == "convnet":
-                built = _match(lambda channels, arm=arm: build(arm, channels), built, measure, target)
+            if match and (built[0].layer_channels or built[0].hidden_units):
+                built = _match(lambda scaled, arm=arm: build(arm, scaled), built, measure, target)
         except UserError as error:
             invalid.append(InvalidCell(label, str(error)))
             continue
@@ -128,19 +129,20 @@ def make_grid(
 Built = tuple[RunConfig, int, int]
 
 
-def _match(build: Callable[[str], Built], built: Built, measure: int, target: int) -> Built:
-    """`built` with its channels scaled so that `built[measure]` is as near `target` as whole channels allow."""
-    channels = built[0].layer_channels
+def _match(build: Callable[[Overrides], Built], built: Built, measure: int, target: int) -> Built:
+    """`built` with its channels or units scaled so that `built[measure]` is as near `target` as whole ones allow."""
+    field, counts = "channels", built[0].layer_channels
+    if not counts:
+        field, counts = "dense_units", built[0].hidden_units
+
+    def scaled(factor: float) -> Built:
+        return build({field: "-".join(str(max(1, round(count * factor))) for count in counts)})
+
     low, high = 0.0, 1.0
-    while build(_scaled(channels, high))[measure] < target and high < 1024:
+    while scaled(high)[measure] < target and high < 1024:
         low, high = high, high * 2
     # Both counts grow with the factor; 40 halvings leave two neighbours in whole channels.
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if build(_scaled(channels, middle))[measure] < target else (low, middle)
-    candidates = [build(_scaled(channels, factor)) for factor in (low, high)]
-    return min(candidates, key=lambda candidate: abs(candidate[measure] - target))
-
-
-def _scaled(channels: Sequence[int], factor: float) -> str:
-    return "-".join(str(max(1, round(count * factor))) for count in channels)
+        low, high = (middle, high) if scaled(middle)[measure] < target else (low, middle)
+    return min((scaled(factor) for factor in (low, high)), key=lambda candidate: abs(candidate[measure] - target))

@@ -72,3 +72,24 @@ def test_match_is_the_nearest_of_all_scalings():
 
     best = min(abs(count(factor / 1000) - target) for factor in range(1, 1500))
     assert abs(grid.cells[1].parameters - target) == best
+
+
+def test_a_dense_net_is_matched_by_its_units():
+    arms = [{"model": "convnet"}, {"model": "dense"}]
+    by_params, by_flops = (make_grid(RunConfig(), arms, info, match=match).cells[1] for match in ("params", "flops"))
+    # 785 n + 10 (n + 1) parameters nearest to 93,322, and 2 (784 n + 10 n) FLOPs nearest to 5,588,480.
+    assert by_params.config.dense_units == str(round((93_322 - 10) / 795)) == "117"
+    assert by_flops.config.dense_units == str(round(5_588_480 / 1588)) == "3519"
+    assert by_params.label == "model=dense"
+
+
+def test_an_arm_with_another_network_takes_from_the_base_what_that_has():
+    base = RunConfig(channels="4-6", kernel_size="5", conv="xla", epochs=3)
+    convnet, dense, local = make_grid(base, product({"model": ["convnet", "dense", "local"]}), info).cells
+    assert convnet.config == base
+    assert dense.config == RunConfig(model="dense", epochs=3)
+    assert local.config == RunConfig(model="local", channels="4-6", kernel_size="5", epochs=3)
+    # Hidden units that are not the base network's own are everybody's.
+    assert make_grid(base.replace(dense_units="9"), [{"model": "dense"}], info).cells[0].config.dense_units == "9"
+    # What an arm itself says must have an effect.
+    assert make_grid(base, [{"model": "dense", "channels": "4"}], info).invalid
