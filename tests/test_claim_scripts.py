@@ -8,6 +8,10 @@ from test_experiments import run
 
 CLAIMS = {
     "chapter_result": ["--quick", "--train_size=200", "--channels=4-6-6"],
+    "local_patterns": ["--quick", "--train_size=200", "--channels=4-6-6"],
+    "translation": ["--quick", "--train_size=200", "--channels=4-6-6"],
+    "equivariance": ["--quick", "--train_size=200", "--channels=2-3-3"],
+    "position": ["--quick", "--train_size=200"],
 }
 
 

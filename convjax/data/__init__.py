@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convjax.data import splits
+from convjax.data import corners, splits
 from convjax.data.cache import Decoded, Pair
 from convjax.data.catalog import BUILT_IN
 from convjax.data.download import Progress
@@ -70,7 +70,8 @@ def load(
     """Loads a data set, preparing it first where that has not been done.
 
     Args:
-      name: `mnist`, `fashion_mnist`, `kmnist`, `mnist_5k` (ships with convjax), or TFDS's name of any other data set of
+      name: `mnist`, `fashion_mnist`, `kmnist`, `mnist_5k` (ships with convjax), `corners/MARGIN`
+        (`convjax.data.corners`), or TFDS's name of any other data set of
         labelled images of one size, such as `cifar10` or `emnist/balanced`.
       data_dir: folder with raw data files, and where prepared data is kept if it may be written to; empty for the
         user's cache (see `convjax.data.cache.user_cache`).
@@ -107,6 +108,8 @@ def prepare(name: str, data_dir: str = "", *, log: Log = _LOG, progress: Progres
         from convjax.data import pipeline
 
         return pipeline.prepare(BUILT_IN[name], data_dir, log=log, progress=progress)
+    if name.startswith(corners.PREFIX):
+        return corners.prepare(name)
     from convjax.data import tfds_names
 
     return tfds_names.prepare(name, data_dir, log=log)
@@ -120,6 +123,9 @@ def image_info(name: str) -> tuple[tuple[int, int, int], int]:
     """
     if name in BUILT_IN:
         return BUILT_IN[name].image_shape, len(BUILT_IN[name].class_names)
+    if name.startswith(corners.PREFIX):
+        corners.margin_of(name)
+        return corners.IMAGE_SHAPE, len(corners.CLASS_NAMES)
     from convjax.data import tfds_names
 
     return tfds_names.image_info(name)

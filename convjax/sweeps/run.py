@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _GRACE_SECONDS = 4.0
+_SAVE_SECONDS = 2.0
+"""Epochs that are over sooner are not kept each: on a few dozen images a checkpoint would take longer than they do."""
 _INTERRUPTED = 130
 """Exit code, as that of `convjax.cli`."""
 
@@ -158,6 +160,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
         earlier = [sum(line["seconds"] for line in run.metrics()) for run in runs]
         divergences: dict[int, Divergence] = {}
         pause = _Interval(60 * options.checkpoint_minutes)
+        saves = [_Interval(_SAVE_SECONDS) for _ in runs]
 
         # Only runs at one step can go on together.
         for step in sorted(set(resumed)):
@@ -175,8 +178,10 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                         functools.partial(layer_diagnostics, state.params, train.images, train.labels, task=task),
                     )
                 runs[index].add_metrics(line)
-                checkpoints[index].save(state)
-                pause.restart()
+                if saves[index].is_over() or not options.keep_checkpoints:
+                    checkpoints[index].save(state)
+                    saves[index].restart()
+                    pause.restart()
                 writers[index](line)
                 reporter.epoch(metrics, common.epochs)
 
@@ -209,6 +214,8 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                 raise KeyboardInterrupt from None
             for index, state in zip(group, trained, strict=True):
                 states[index] = state
+                if index not in divergences:
+                    checkpoints[index].save(state)
 
         evaluations = [loop.evaluate(task, state.params, dataset.test, clock=clock) for state in states]
         total = time.perf_counter() - started
