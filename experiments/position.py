@@ -56,7 +56,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
     def knows(part: str, place: str, net: str) -> "Finding":
         return rate(part, values(place, net), IMAGES, claimed="higher", than=KNOWS, decides=False)
 
-    away, corner = PLACES
+    corner, away = PLACES
     return [
         blind(
             "away from the borders a convnet with valid windows cannot tell where a patch is", away, "valid, averaged"

@@ -15,11 +15,42 @@ CLAIMS = {
 }
 
 
+@pytest.mark.slow
+def test_all_claims_on_one_page(tmp_path):
+    """The page is written after every claim, and what is done is not done again."""
+    flags = ["--quick", "--seeds=1", f"--output={tmp_path / 'page'}"]
+    done = run("claims", tmp_path, *flags, timeout=900)
+    text = (tmp_path / "page" / "claims.md").read_text()
+    modules = importlib.import_module("experiments.claims").CLAIMS
+    for claim in modules:
+        assert claim.quote in text
+        assert re.search(rf"^(supported|not shown|contradicted) +{re.escape(claim.title)}$", done.stdout, re.M)
+    for image in re.findall(r"\]\((\S+\.png)\)", text):
+        assert (tmp_path / "page" / image).exists()
+    again = run("claims", tmp_path, *flags, "--report_only", timeout=300)
+    assert "runs (" not in again.stdout
+    assert (tmp_path / "page" / "claims.md").read_text() == text
+
+
+def test_claims_are_chosen_by_name(tmp_path):
+    wrong = run("claims", tmp_path, "--only=translation,kernels", code=2)
+    assert wrong.stderr.startswith("claims: --only=kernels: no such claim; expected some of chapter_result, ")
+    # Nothing has run yet: the page says so, and the command that only reports does not fail for it.
+    done = run("claims", tmp_path, "--quick", "--only=translation", "--report_only")
+    assert "not judged" in done.stdout
+    text = (tmp_path / "claims" / "claims.md").read_text()
+    assert "6 of its runs are not done" in text
+    assert "chapter_result" not in text
+
+
 def test_all_claims_are_tested_here():
     assert [claim.name for claim in importlib.import_module("experiments.claims").CLAIMS] == list(CLAIMS)
 
 
-@pytest.mark.parametrize("name", CLAIMS)
+# One of them at every test run: each compiles several networks, which takes longer than all else here.
+@pytest.mark.parametrize(
+    "name", [name if name == "translation" else pytest.param(name, marks=pytest.mark.slow) for name in CLAIMS]
+)
 def test_a_claim_ends_with_a_verdict_and_a_page(name, tmp_path):
     done = run(name, tmp_path, *CLAIMS[name])
     claim = importlib.import_module(f"experiments.{name}").CLAIM

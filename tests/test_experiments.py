@@ -31,9 +31,9 @@ ABLATIONS = {
 }
 
 
-def run(name, workdir, *flags, code=0):
+def run(name, workdir, *flags, code=0, timeout=400):
     command = [sys.executable, "-m", f"experiments.{name}", f"--workdir={workdir}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == code, (done.stdout[-2000:], done.stderr[-3000:])
     return done
 

@@ -214,6 +214,7 @@ def equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) -
     rows = -(-count // columns)
     figure = ThemedFigure(3.2 * columns, 2.5 * rows + 0.7, theme)
     lines: list[Any] = []
+    highest = 0.01
     for number, (label, by_seed) in enumerate(found.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         first = next(iter(by_seed.values()))
@@ -226,13 +227,15 @@ def equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) -
                 range(len(errors)), errors, marker=MARKERS[index], color=theme.series[index], label=f"{pixels} px",
                 clip_on=False,
             )  # fmt: skip
+            highest = max([highest, *(error for error in errors if math.isfinite(error))])
             if number == 1:
                 lines.append(line)
-        axes.set_ylim(bottom=0.0)
         axes.set_xticks(range(len(first["layers"])), [_short_layer(name) for name in first["layers"]])
         axes.set_title(wrapped(label, 34))
         if (number - 1) % columns == 0:
             axes.set_ylabel("relative error")
+    for axes in figure.axes:
+        axes.set_ylim(-0.02 * highest, 1.08 * highest)
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), title="shift of the image")
     put_heading(figure, "Do feature maps move as the image does?")
     return figure
