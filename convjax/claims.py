@@ -208,5 +208,5 @@ def _told_flags() -> list[str]:
 
 def _print(judged: "JudgedClaim") -> None:
     print(judged.verdict)
-    for sentence in judged.others:
+    for sentence in (*judged.others, *judged.beside):
         print(f"- {sentence}")

@@ -81,7 +81,7 @@ CLAIM = Claim(
     studies={
         "plain": STUDY,
         "params": Study(**{**vars(STUDY), "match": "params", "seeds": 5}),
-        "flops": Study(**{**vars(STUDY), "match": "flops", "seeds": 5}),
+        "flops": Study(**{**vars(STUDY), "match": "flops", "seeds": 3}),
     },
     judge=judge,
     figures=figures,

@@ -84,13 +84,13 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
         exact(
             "after convolutions with stride 1 a feature map moves as the image does",
             bool(by_one) and max(by_one) < ROUNDING,
-            f"largest relative error {max(by_one, default=float('nan')):.1e}, three layers, shifts by 1, 2 and 4 "
+            f"largest relative error {max(by_one, default=float('nan')):.1g}, three layers, shifts by 1, 2 and 4 "
             "pixels, away from borders",
         ),
         exact(
             "with two max-poolings by 2 it still does for shifts by 4 pixels, the product of their strides",
             bool(by_stride) and max(by_stride) < ROUNDING,
-            f"largest relative error {max(by_stride, default=float('nan')):.1e}",
+            f"largest relative error {max(by_stride, default=float('nan')):.1g}",
         ),
         moved("after the first max-pooling it does for a shift by 1 pixel", errors(max_pooled, pooling, 1)),
         moved("after all layers it does for a shift by 1 pixel", errors(max_pooled, last, 1)),

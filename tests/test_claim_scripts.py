@@ -54,15 +54,13 @@ def test_all_claims_are_tested_here():
 def test_a_claim_ends_with_a_verdict_and_a_page(name, tmp_path):
     done = run(name, tmp_path, *CLAIMS[name])
     claim = importlib.import_module(f"experiments.{name}").CLAIM
-    verdict = re.search(
-        r"^(Supported|Not shown|Contradicted)\. .*: (supported|not shown|contradicted) \(", done.stdout, re.M
-    )
+    verdict = re.search(r"^(Supported|Not shown|Contradicted): .*\)\.$", done.stdout, re.M)
     assert verdict, done.stdout[-2000:]
     folder = tmp_path / name
     markdown, page = ((folder / f"claim.{suffix}").read_text() for suffix in ("md", "html"))
     assert claim.quote in markdown
     assert claim.section in markdown
-    assert f"**{verdict[1]}." in markdown
+    assert f"**{verdict[0]}**" in markdown
     assert "smoke run" in markdown
     assert f"python -m experiments.{name}" in markdown
     images = re.findall(r"\]\((\S+\.png)\)", markdown)

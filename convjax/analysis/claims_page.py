@@ -11,6 +11,8 @@ from convjax.analysis.render import Cell, Column, Table, to_markdown
 from convjax.analysis.report_figures import chart_box
 from convjax.analysis.verdict import Finding, overall
 
+_BESIDE = "Beside the verdict:"
+
 
 @dataclass(frozen=True)
 class ClaimFigure:
@@ -66,18 +68,19 @@ class JudgedClaim:
             return f"Not judged: {self.reason}."
         deciding = [finding for finding in self.findings if finding.decides]
         told = [finding for finding in deciding if finding.word == self.word] or deciding
-        return f"{self.word.capitalize()}. {told[0].sentence}"
+        return f"{self.word.capitalize()}: {told[0].part} ({told[0].evidence})."
 
     @property
     def others(self) -> list[str]:
-        """The findings that the verdict's sentence does not tell, the deciding ones first."""
+        """The other findings that decide, as sentences."""
         told = self.verdict
-        ordered = sorted(self.findings, key=lambda finding: not finding.decides)
-        return [
-            finding.sentence if finding.decides else f"Beside the verdict: {finding.sentence}"
-            for finding in ordered
-            if finding.sentence not in told
-        ]
+        deciding = [finding for finding in self.findings if finding.decides]
+        return [one.sentence for one in deciding if not told.endswith(f": {one.part} ({one.evidence}).")]
+
+    @property
+    def beside(self) -> list[str]:
+        """The findings that do not decide, as sentences."""
+        return [finding.sentence for finding in self.findings if not finding.decides]
 
 
 def claims_markdown(title: str, intro: str, claims: Sequence[JudgedClaim], machines: str, command: str) -> str:
@@ -90,8 +93,9 @@ def claims_markdown(title: str, intro: str, claims: Sequence[JudgedClaim], machi
         ]
         parts[-1] += "\N{RIGHT DOUBLE QUOTATION MARK}"
         parts.append(f"**{claim.verdict}**")
-        if claim.others:
-            parts.append("\n".join(f"- {sentence}" for sentence in claim.others))
+        for heading, sentences in (("", claim.others), (f"{_BESIDE}\n\n", claim.beside)):
+            if sentences:
+                parts.append(heading + "\n".join(f"- {sentence}" for sentence in sentences))
         for drawn in claim.page_figures:
             parts += [f"![{drawn.description}]({claim.image_files[drawn.name]})", f"*{drawn.caption}*"]
         parts.append(f"What would change it: {claim.would_change}")
@@ -119,9 +123,10 @@ def claims_html(title: str, intro: str, claims: Sequence[JudgedClaim], machines:
             section(
                 claim.title,
                 quote,
-                f'<div class="answer">{paragraphs(claim.verdict)}</div>',
+                f'<p class="verdict {claim.word.replace(" ", "-")}">{html.escape(claim.verdict)}</p>',
                 bullets(claim.others),
-                f'<div class="figures">\n{charts}\n</div>' if charts else "",
+                *((paragraphs(_BESIDE), bullets(claim.beside)) if claim.beside else ()),
+                charts,
                 paragraphs(f"What would change it: {claim.would_change}"),
                 bullets([f"ran: {fact}" for fact in claim.facts], "notes"),
                 command_box(claim.command),

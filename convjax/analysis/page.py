@@ -31,6 +31,12 @@ p, li { max-width: 46rem; }
 p { margin: 0 0 0.75rem; }
 ul { margin: 0 0 0.75rem; padding-left: 1.25rem; }
 li { margin: 0.25rem 0; }
+blockquote { margin: 0 0 1rem; padding: 0.25rem 0 0.25rem 1rem; border-left: 3px solid var(--grid); }
+blockquote p { margin: 0; font-size: 1.1rem; }
+blockquote footer { color: var(--muted); font-size: 0.875rem; }
+.verdict { font-weight: 600; }
+.verdict.supported { color: var(--good); }
+.verdict.contradicted { color: var(--bad); }
 .question { font-size: 1.2rem; line-height: 1.45; }
 .facts, .notes, figcaption, caption { color: var(--muted); font-size: 0.875rem; }
 .answer > p:first-of-type { font-size: 1.1rem; font-weight: 600; }

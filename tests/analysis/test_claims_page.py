@@ -43,10 +43,10 @@ CLAIMS = [
 def test_the_verdict_is_the_deciding_findings():
     one, two, three = CLAIMS
     assert (one.word, two.word, three.word) == (SUPPORTED, CONTRADICTED, "")
-    assert one.verdict == "Supported. It is so: supported (effect of it is so)."
-    assert one.others == ["Beside the verdict: This too: contradicted (effect of this too)."]
+    assert one.verdict == "Supported: it is so (effect of it is so)."
+    assert (one.others, one.beside) == ([], ["This too: contradicted (effect of this too)."])
     # The sentence is that of the part that the claim falls with; the others follow.
-    assert two.verdict == "Contradicted. It is not: contradicted (effect of it is not)."
+    assert two.verdict == "Contradicted: it is not (effect of it is not)."
     assert [text.split(":")[0] for text in two.others] == ["It is so", "Perhaps"]
     assert three.verdict == "Not judged: 2 of its runs are not done."
 
