@@ -43,6 +43,7 @@ STUDY = Study(
     arms=tuple(ARMS.values()),
     baseline={"padding": "valid", "pool": "max"},
     base={"channels": "16-32-32", "train_size": 10_000, "epochs": 1},
+    seeds=3,
     quick={"channels": "4-8-8", "train_size": 1000},
     measurements=(Measurement("equivariance", equivariance),),
 )

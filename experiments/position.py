@@ -40,6 +40,7 @@ STUDY = Study(
     ),
     baseline={"dataset": "corners/0", **NETS["valid, averaged"]},
     base={"epochs": 8},
+    seeds=3,
 )
 
 
