@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from convjax.config import RunConfig
 from convjax.files import write_json_atomic
-from convjax.sweeps.run import Options, load_dataset
-from convjax.sweeps.store import Run
 
 if TYPE_CHECKING:
     from convjax.data import Dataset
+    from convjax.sweeps.run import Options
+    from convjax.sweeps.store import Run
     from convjax.training.steps import Task
 
 
@@ -40,7 +40,7 @@ class Measurement:
     version: int = 1
 
 
-def measure(run: Run, measurements: Sequence[Measurement], options: Options) -> dict[str, Any]:
+def measure(run: "Run", measurements: Sequence[Measurement], options: "Options") -> dict[str, Any]:
     """What each measurement finds on a finished run, by name; only what is not kept yet is measured.
 
     Raises:
@@ -57,6 +57,7 @@ def measure(run: Run, measurements: Sequence[Measurement], options: Options) -> 
             pass  # not measured yet, or damaged: what is measured again costs time only
         missing.append(measurement)
     if missing:
+        from convjax.sweeps.run import load_dataset
         from convjax.training import backend
         from convjax.training.checkpoint import load_params
 
@@ -71,5 +72,5 @@ def measure(run: Run, measurements: Sequence[Measurement], options: Options) -> 
     return found
 
 
-def _path(run: Run, measurement: Measurement) -> Any:
+def _path(run: "Run", measurement: Measurement) -> Any:
     return run.path / "measured" / f"{measurement.name}.json"
