@@ -162,6 +162,9 @@ def shift_maps(means: Mapping[str, np.ndarray], ink: np.ndarray, offsets: Sequen
         axes.contour(offsets, offsets, ink, levels=[0.9, 0.99], colors="#ffffff", linewidths=0.8)
         axes.set_aspect("equal")
         axes.set_ylim(edges[-1], edges[0])
+        ticks = offsets[:: max(1, len(offsets) // 4)]
+        axes.set_xticks(ticks)
+        axes.set_yticks(ticks)
         axes.grid(visible=False)
         axes.set_title(wrapped(label, 24))
         axes.set_xlabel("right (pixels)")
