@@ -86,17 +86,18 @@ CLAIM = Claim(
     section="Border effects and padding",
     quote=(
         "Output width and height may differ from the input width and height due to border effects, which can be "
-        "countered by padding the input feature map. Padding adds an appropriate number of rows and columns on each side "
-        "so that it is possible to fit center convolution windows around every input tile."
+        "countered by padding the input feature map. Padding adds an appropriate number of rows and columns on each "
+        "side so that it is possible to fit center convolution windows around every input tile."
     ),
     studies={"plain": STUDY, "flops": MATCHED},
     judge=judge,
     figures=figures,
     would_change=(
-        "Sizes are arithmetic. Whether padding pays is not: MNIST's digits keep four pixels from the border, and images "
-        "whose content reaches it should gain more. Three 4x4 windows are all that fit without padding, so that the last "
-        "of them is left with a single position: the more layers, the larger the gain must be. Padding also leaves larger "
-        "maps and with them more parameters in the dense layer; only the channels are matched, not these."
+        "Sizes are arithmetic. Whether padding pays is not: MNIST's digits keep four pixels from the border, and "
+        "images whose content reaches it should gain more. Three 4x4 windows are all that fit without padding, so "
+        "that the last of them is left with a single position: the more layers, the larger the gain must be. Padding "
+        "also leaves larger maps and with them more parameters in the dense layer; only the channels are matched, not "
+        "these."
     ),
 )
 

@@ -3,6 +3,7 @@
 python -m experiments.hierarchy
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,10 @@ BLOCKS = Study(
     name="hierarchy",
     question="With equal parameters, does test accuracy grow with the number of blocks, from one to three?",
     reading=(
-        "A block is a 3x3 convolution with padding and 2x2 max-pooling. The classifier behind the last block is linear, "
-        "so that what a net can do beyond a linear model is in its blocks. All nets have the parameters of the deepest: "
-        "the shallow ones have few filters, because their large maps need a large classifier, and fewer FLOPs."
+        "A block is a 3x3 convolution with padding and 2x2 max-pooling. The classifier behind the last block is "
+        "linear, so that what a net can do beyond a linear model is in its blocks. All nets have the parameters of "
+        "the deepest: the shallow ones have few filters, because their large maps need a large classifier, and fewer "
+        "FLOPs."
     ),
     arms=({"channels": "16"}, {"channels": "16-32"}, {"channels": "16-32-32"}),
     baseline={"channels": "16-32-32"},
@@ -86,7 +88,9 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
     seen = [sizes[name][0] for name in CONVOLUTIONS]
     fields = evidence.measured("receptive_fields", study="layers")
     probed = evidence.measured("probes", study="layers")
-    names = dict(zip(PROBED, ("the pixels", "the first block", "the second block", "the third convolution"), strict=True))
+    names = dict(
+        zip(PROBED, ("the pixels", "the first block", "the second block", "the third convolution"), strict=True)
+    )
     found = [
         exact(
             "each convolution looks at a larger window of the image",
@@ -94,10 +98,10 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
             " -> ".join(f"{name} {size[0]}x{size[1]}" for name, size in sizes.items()),
         )
     ]
-    for before, after in zip(CONVOLUTIONS, CONVOLUTIONS[1:], strict=False):
+    for before, after in itertools.pairwise(CONVOLUTIONS):
         part = f"in effect, by gradients, {after} looks at a larger window than {before}"
         found.append(difference(part, widths(fields, before), widths(fields, after), claimed="higher", metric=pixels))
-    for before, after in zip(PROBED, PROBED[1:], strict=False):
+    for before, after in itertools.pairwise(PROBED):
         part = f"a linear classifier reads the digit better off {names[after]} than off {names[before]}"
         # The third convolution has a third of the features: it may have thrown away what a probe of 3,000 images uses.
         decides = after != "conv2d_3"
@@ -165,11 +169,11 @@ CLAIM = Claim(
     judge=judge,
     figures=figures,
     would_change=(
-        "That windows grow is arithmetic, and that their effective part grows follows nearly from it; a net trained so "
-        "that the rim of its windows mattered more than their middle could still contradict it. Probes say that classes "
-        "become easier to separate, not that features are 'patterns made of patterns'. Probes fitted on more images gain "
-        "most on the layers of many features. On data with structure at more scales than digits have, depth should pay "
-        "more; with a hidden dense layer behind the blocks, less."
+        "That windows grow is arithmetic, and that their effective part grows follows nearly from it; a net trained "
+        "so that the rim of its windows mattered more than their middle could still contradict it. Probes say that "
+        "classes become easier to separate, not that features are 'patterns made of patterns'. Probes fitted on more "
+        "images gain most on the layers of many features. On data with structure at more scales than digits have, "
+        "depth should pay more; with a hidden dense layer behind the blocks, less."
     ),
 )
 

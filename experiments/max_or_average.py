@@ -58,8 +58,8 @@ CLAIM = Claim(
     title="Max-pooling over average-pooling",
     section="The max-pooling operation",
     quote=(
-        "Max-pooling extracts windows from the input feature maps and outputs the max value of each channel. Max pooling "
-        "is usually done with 2x2 windows and stride of 2."
+        "Max-pooling extracts windows from the input feature maps and outputs the max value of each channel. Max "
+        "pooling is usually done with 2x2 windows and stride of 2."
     ),
     studies={"pooling": STUDY},
     judge=judge,

@@ -29,9 +29,9 @@ STUDY = Study(
     name="no_pooling",
     question="What does the chapter's net lose or gain without max-pooling?",
     reading=(
-        "The chapter's network at a quarter of its width, for two epochs, with 2x2 max-pooling between convolutions and "
-        "without. Without, the last map has 54 times the coefficients, nearly all parameters are in the dense layer, "
-        "and an image costs ten times the FLOPs; at matched FLOPs that is paid for in channels."
+        "The chapter's network at a quarter of its width, for two epochs, with 2x2 max-pooling between convolutions "
+        "and without. Without, the last map has 54 times the coefficients, nearly all parameters are in the dense "
+        "layer, and an image costs ten times the FLOPs; at matched FLOPs that is paid for in channels."
     ),
     arms=({"pool": "max"}, {"pool": "none"}),
     baseline={"pool": "max"},
@@ -114,17 +114,18 @@ CLAIM = Claim(
     title="Why downsample?",
     section="The max-pooling operation",
     quote=(
-        "Reason to use downsampling is to reduce the number of feature-map coefficients to process, as well as to induce "
-        "spatial-filter hierarchies by making successive convolution layers look at increasingly large windows."
+        "Reason to use downsampling is to reduce the number of feature-map coefficients to process, as well as to "
+        "induce spatial-filter hierarchies by making successive convolution layers look at increasingly large "
+        "windows."
     ),
     studies={"plain": STUDY, "flops": MATCHED},
     judge=judge,
     figures=figures,
     would_change=(
-        "The counts are arithmetic. The book adds that a net without pooling would overfit intensely: with 60,000 images "
-        "and few epochs there is little time for that, and fewer images or more epochs should widen the gap. Centred "
-        "digits ask little of large windows; larger images would ask more. With a global average in place of the dense "
-        "layer the net without pooling would not have its parameters."
+        "The counts are arithmetic. The book adds that a net without pooling would overfit intensely: with 60,000 "
+        "images and few epochs there is little time for that, and fewer images or more epochs should widen the gap. "
+        "Centred digits ask little of large windows; larger images would ask more. With a global average in place of "
+        "the dense layer the net without pooling would not have its parameters."
     ),
 )
 

@@ -48,7 +48,9 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
             f"{windows['same']} windows, with one row or column of zeros on each side",
         ),
         exact(
-            "a 3x3 window with stride 2 extracts 4 patches from a 5x5 map", windows["stride"] == 4, str(windows["stride"])
+            "a 3x3 window with stride 2 extracts 4 patches from a 5x5 map",
+            windows["stride"] == 4,
+            str(windows["stride"]),
         ),
         exact(
             "stride 2 downsamples width and height by 2",
@@ -104,16 +106,16 @@ CLAIM = Claim(
     title="Output sizes",
     section="Border effects and padding",
     quote=(
-        "There are 9 positions around which we can center a 3x3 window, forming a 3x3 grid. The output map shrinks by two "
-        "tiles alongside each dimension: 28x28 input features become 26x26 after the first convolution layer."
+        "There are 9 positions around which we can center a 3x3 window, forming a 3x3 grid. The output map shrinks by "
+        "two tiles alongside each dimension: 28x28 input features become 26x26 after the first convolution layer."
     ),
     studies={},
     judge=judge,
     figures=figures,
     would_change=(
-        "Nothing but an error: these are counts, and experiments.geometry prints them for any network. Other libraries "
-        "may split an odd padding otherwise (PyTorch pads both sides alike); Keras, TensorFlow and XLA put the odd one at "
-        "the end."
+        "Nothing but an error: these are counts, and experiments.geometry prints them for any network. Other "
+        "libraries may split an odd padding otherwise (PyTorch pads both sides alike); Keras, TensorFlow and XLA put "
+        "the odd one at the end."
     ),
 )
 

@@ -69,10 +69,10 @@ CLAIM = Claim(
     judge=judge,
     figures=figures,
     would_change=(
-        "Deeper nets with normalisation and longer training do well with strides (all-convolutional nets, Springenberg "
-        "et al. 2015; residual nets), so that depth, width and epochs may change the answer, and so may data whose "
-        "features are not thin strokes, which a stride can step over. Here nets have three convolutions, a quarter of the "
-        "chapter's width and two epochs."
+        "Deeper nets with normalisation and longer training do well with strides (all-convolutional nets, "
+        "Springenberg et al. 2015; residual nets), so that depth, width and epochs may change the answer, and so may "
+        "data whose features are not thin strokes, which a stride can step over. Here nets have three convolutions, a "
+        "quarter of the chapter's width and two epochs."
     ),
 )
 

@@ -25,7 +25,9 @@ def windows_figure(name: str, title: str, size: tuple[int, int], *, theme: str, 
     layers = plan(RunConfig(channels="1", pool="none", dense_units="0", **fields), (*size, 1), 1)[:1]
     count = int(np.prod(layers[0].output_shape[:2]))
     caption = f"{title}. One picture a window, in the order of the output's positions."
-    return ClaimFigure(name, window_plot(layers, theme=theme), caption, f"{count} windows in an input of {size[0]}x{size[1]}.")
+    return ClaimFigure(
+        name, window_plot(layers, theme=theme), caption, f"{count} windows in an input of {size[0]}x{size[1]}."
+    )
 
 
 def fields_figure(layers: Sequence[Layer], found: Mapping[int, Any], *, theme: str) -> ClaimFigure:
@@ -54,7 +56,9 @@ def fields_figure(layers: Sequence[Layer], found: Mapping[int, Any], *, theme: s
         "test images and all channels, relative to the largest; mean over seeds. The frame is the receptive field in "
         f"theory. Widths in pixels: {'; '.join(told)}."
     )
-    return ClaimFigure("fields", field_maps(layers, maps, theme=theme), caption, f"Receptive fields: {'; '.join(told)}.")
+    return ClaimFigure(
+        "fields", field_maps(layers, maps, theme=theme), caption, f"Receptive fields: {'; '.join(told)}."
+    )
 
 
 KINDS = ("trained", "untrained")
@@ -113,9 +117,7 @@ def probes_figure(found: Mapping[int, Any], *, theme: str) -> ClaimFigure:
         raise UserError("no run's probes have been measured")
     first = next(iter(found.values()))
     values = {
-        kind: {
-            layer: {seed: one[kind][layer]["test_accuracy"] for seed, one in found.items()} for layer in first[kind]
-        }
+        kind: {layer: {seed: one[kind][layer]["test_accuracy"] for seed, one in found.items()} for layer in first[kind]}
         for kind in KINDS
     }
     features = {layer: int(one["features"]) for layer, one in first["trained"].items()}
@@ -158,7 +160,9 @@ def probe_plot(
                 ends = [100 * summary.t_interval.low, 100 * summary.t_interval.high]
                 axes.plot([place, place], ends, color=colour, linewidth=2.4, solid_capstyle="butt")
     names = [name.replace("max_pooling2d", "max").replace("conv2d", "conv").replace("_", " ") for name in order]
-    axes.set_xticks(range(len(order)), [f"{name}\n{features[layer]:,}" for name, layer in zip(names, order, strict=True)])
+    axes.set_xticks(
+        range(len(order)), [f"{name}\n{features[layer]:,}" for name, layer in zip(names, order, strict=True)]
+    )
     axes.set_ylabel("test accuracy (%)")
     handles = [
         handle(theme.series[0], "o", "trained network", "-"),

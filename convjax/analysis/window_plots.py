@@ -1,6 +1,8 @@
 """Where the windows of convolutions and poolings sit, drawn as in the chapter's figures 5.5 to 5.7."""
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
@@ -48,17 +50,14 @@ def window_plot(layers: Sequence[Layer], *, theme: Theme) -> Figure:
         (_draw_panels if has_panels(layer) else _draw_overview)(axes, layer, theme)
         axes.autoscale_view()
         axes.set_title(_title(layer), fontsize=SMALL + 0.5)
-    figure.legend(
-        handles=[
-            Patch(facecolor=theme.series[0], alpha=0.45, label="window"),
-            handle(theme.ink, "o", "its centre"),
-            Patch(facecolor=theme.grid, edgecolor=theme.muted, label="input"),
-            Patch(facecolor="none", edgecolor=theme.muted, linestyle=":", label="padding"),
-        ],
-        loc="outside lower left",
-        ncols=4,
-        fontsize=SMALL,
-    )
+    handles = [
+        Patch(facecolor=theme.series[0], alpha=0.45, label="window"),
+        handle(theme.ink, "o", "its centre"),
+        Patch(facecolor=theme.grid, edgecolor=theme.muted, label="input"),
+    ]
+    if any(axis.pads != (0, 0) for layer in layers for axis in axes_of(layer)):
+        handles.append(Patch(facecolor="none", edgecolor=theme.muted, linestyle=":", label="padding"))
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=SMALL)
     return figure
 
 
@@ -107,20 +106,22 @@ def _draw_overview(axes: Axes, layer: Layer, theme: Theme) -> None:
 
 def _draw_input(axes: Axes, rows: Axis, columns: Axis, shift: tuple[float, float], theme: Theme) -> None:
     """The tiles of the input, and around them, dotted, those of its padding."""
-    if max(len(tiles(rows)), len(tiles(columns))) > _MOST_TILES:
-        whole = [(0, 0, columns.size, rows.size)]
-        padded = [(columns.pads[0], rows.pads[0], len(tiles(columns)), len(tiles(rows)))]
-        padded = [(-left, -top, width, height) for left, top, width, height in padded]
-    else:
-        whole = [(column, row, 1, 1) for row in range(rows.size) for column in range(columns.size)]
-        padded = [
-            (column, row, 1, 1)
-            for row in tiles(rows)
-            for column in tiles(columns)
-            if not (0 <= row < rows.size and 0 <= column < columns.size)
-        ]
-    _add(axes, padded, shift, facecolor="none", edgecolor=theme.muted, linewidth=0.5, linestyle=":")
-    _add(axes, whole, shift, facecolor=theme.grid, edgecolor=theme.muted, linewidth=0.5)
+    outer, inner = (tiles(rows), tiles(columns)), (range(rows.size), range(columns.size))
+    whole = [(0, 0, columns.size, rows.size)]
+    _add(axes, whole, shift, facecolor=theme.grid, edgecolor="none")
+    for spans, style in ((outer, ":"), (inner, "-")):
+        if spans == inner or outer != inner:
+            _draw_grid(axes, *spans, shift, color=theme.muted, linewidth=0.5, linestyle=style)
+
+
+def _draw_grid(axes: Axes, rows: range, columns: range, shift: tuple[float, float], **look: Any) -> None:
+    """The lines around tiles, as one path; of very many tiles only the outermost."""
+    (top, bottom), (left, right) = ((span.start, span.stop) for span in (rows, columns))
+    steps = [max(1, len(span)) if len(span) > _MOST_TILES else 1 for span in (rows, columns)]
+    lines = [((left, right), (y, y)) for y in range(top, bottom + 1, steps[0])]
+    lines += [((x, x), (top, bottom)) for x in range(left, right + 1, steps[1])]
+    xs, ys = ([place for line in lines for place in (*line[axis], math.nan)] for axis in (0, 1))
+    axes.plot([x + shift[0] for x in xs], [y + shift[1] for y in ys], **look)
 
 
 def _draw_window(
