@@ -11,6 +11,7 @@ from convjax import cli
 from convjax.config import FIELD_NAMES, RunConfig, UserError
 
 FIELDS = ("channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride")
+LARGEST = 32_768
 
 _INPUT = flags.DEFINE_string("input", "28", "size of the input: N or HxW")
 _DRAWING = flags.DEFINE_bool("drawing", True, "draw the windows of every layer")
@@ -35,8 +36,8 @@ def input_size(text: str) -> tuple[int, int]:
       UserError: the text is no size.
     """
     parts = text.split("x") if "x" in text else [text, text]
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= 65536 for part in parts):
-        raise UserError(f"--input={text}: expected a size from 1 to 65536 such as 28, or HxW such as 28x32")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= LARGEST for part in parts):
+        raise UserError(f"--input={text}: expected a size from 1 to {LARGEST} such as 28, or HxW such as 28x32")
     return int(parts[0]), int(parts[1])
 
 

@@ -132,7 +132,7 @@ def test_geometry_prints_sizes_borders_and_drawings(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input=28x"], "geometry: --input=28x: expected a size from 1 to 65536 such as 28, or HxW such as 28x32"),
+        (["--input=28x"], "geometry: --input=28x: expected a size from 1 to 32768 such as 28, or HxW such as 28x32"),
         (["--input=2"], "geometry: conv2d_1 (Conv2D) cannot take input (2, 2, 1): its 3x3 kernel is larger"),
         (["--kernel_size=5-3", "--stride=1-1-1"], "geometry: --kernel_size has 2 values for 3 convolutions"),
         (["--svg=x.pdf"], "geometry: x.pdf: a figure is written as .png or .svg"),

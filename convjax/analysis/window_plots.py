@@ -19,6 +19,7 @@ _TILE = 0.16
 """Inches of a tile in a panel, unless that makes the figure too wide."""
 
 _MOST_TILES = 64
+_MOST_CENTRES = 2000
 
 
 @styled
@@ -26,7 +27,7 @@ def window_plot(layers: Sequence[Layer], *, theme: Theme) -> Figure:
     """One row of pictures a layer.
 
     A layer of few windows on a small input has a panel for each, in the order of the output's positions; another one
-    has its input with the first two windows and the last, and all centres.
+    has its input with the first two windows and the last, and all centres where these are not thousands.
 
     Args:
       layers: convolutions and poolings, as of `convjax.nn.geometry.plan`.
@@ -99,9 +100,10 @@ def _draw_overview(axes: Axes, layer: Layer, theme: Theme) -> None:
     }
     for corner in sorted(corners):
         _draw_window(axes, rows, columns, corner, (0, 0), theme, dot=False)
-    middle_rows, middle_columns = ([start + axis.window / 2 for start in axis.starts] for axis in (rows, columns))
-    points = [(x, y) for y in middle_rows for x in middle_columns]
-    axes.plot(*zip(*points, strict=True), ".", color=theme.ink, markersize=2 if len(points) < 2000 else 0.5)
+    if rows.count * columns.count <= _MOST_CENTRES:
+        middle_rows, middle_columns = ([start + axis.window / 2 for start in axis.starts] for axis in (rows, columns))
+        points = [(x, y) for y in middle_rows for x in middle_columns]
+        axes.plot(*zip(*points, strict=True), ".", color=theme.ink, markersize=2)
 
 
 def _draw_input(axes: Axes, rows: Axis, columns: Axis, shift: tuple[float, float], theme: Theme) -> None:

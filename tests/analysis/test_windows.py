@@ -168,6 +168,8 @@ def test_a_large_input_is_drawn_a_line_a_window():
     assert "   ..." in lines
     assert lines[-1] == "    12  " + "." * 24 + "#o#."
     assert "too many" in draw(layers_of((500, 500))[0])
+    frame = window_plot(layers_of((30_000, 30_000))).axes[0]
+    assert sum(len(line.get_xdata()) for line in frame.lines) < 100
 
 
 @pytest.mark.parametrize(("values", "windows"), [(CHAPTER["5.6"][0], 25), ({"stride": "2", "pool": "max+"}, 5)])
