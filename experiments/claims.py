@@ -4,7 +4,20 @@ python -m experiments.claims
 """
 
 from convjax.claims import run_all
-from experiments import chapter_result, equivariance, local_patterns, position, translation
+from experiments import (
+    border_effects,
+    chapter_result,
+    equivariance,
+    hierarchy,
+    local_patterns,
+    max_or_average,
+    no_pooling,
+    output_sizes,
+    position,
+    strides_or_pooling,
+    translation,
+    typical_windows,
+)
 
 # In the order of the chapter, which is the order of the page.
 CLAIMS = (
@@ -13,6 +26,13 @@ CLAIMS = (
     translation.CLAIM,
     equivariance.CLAIM,
     position.CLAIM,
+    hierarchy.CLAIM,
+    typical_windows.CLAIM,
+    output_sizes.CLAIM,
+    border_effects.CLAIM,
+    strides_or_pooling.CLAIM,
+    no_pooling.CLAIM,
+    max_or_average.CLAIM,
 )  # fmt: skip
 
 if __name__ == "__main__":

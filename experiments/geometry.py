@@ -36,7 +36,9 @@ def input_size(text: str) -> tuple[int, int]:
       UserError: the text is no size.
     """
     parts = text.split("x") if "x" in text else [text, text]
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= LARGEST for part in parts):
+    if len(parts) != 2 or not all(
+        part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= LARGEST for part in parts
+    ):
         raise UserError(f"--input={text}: expected a size from 1 to {LARGEST} such as 28, or HxW such as 28x32")
     return int(parts[0]), int(parts[1])
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from convjax.analysis.evidence import Evidence
     from convjax.analysis.verdict import Finding
 
-GEOMETRIES = 2000
+GEOMETRIES = 1000
 CHAPTER = ((26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,))
 
 

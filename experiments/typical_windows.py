@@ -49,7 +49,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
                 claimed="lower",
                 than=MARGIN,
                 metric="difference in accuracy",
-                note=f"as a fraction, {gain.n} seeds",
+                note=f"of the test images, {gain.n} seeds",
             )
         )
         found.append(

@@ -12,6 +12,13 @@ CLAIMS = {
     "translation": ["--quick", "--train_size=200", "--channels=4-6-6"],
     "equivariance": ["--quick", "--train_size=200", "--channels=2-3-3"],
     "position": ["--quick", "--train_size=200"],
+    "hierarchy": ["--quick", "--train_size=200"],
+    "typical_windows": ["--quick", "--train_size=200", "--channels=2-3-3"],
+    "output_sizes": ["--quick"],
+    "border_effects": ["--quick", "--train_size=200", "--channels=2-3-3"],
+    "strides_or_pooling": ["--quick", "--train_size=200", "--channels=2-3-3"],
+    "no_pooling": ["--quick", "--train_size=200", "--channels=2-3-3"],
+    "max_or_average": ["--quick", "--train_size=200", "--channels=2-3-3"],
 }
 
 
