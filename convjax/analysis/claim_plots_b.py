@@ -95,6 +95,7 @@ def field_maps(layers: Sequence[Layer], maps: Mapping[str, np.ndarray], *, theme
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
         axes.set_title(f"{name}: {ys.stop - ys.start}x{xs.stop - xs.start}", fontsize=FONT_SIZE - 0.5)
     bar = figure.colorbar(ScalarMappable(norm, matplotlib.colormaps["viridis"]), ax=panels, shrink=0.8, pad=0.02)
     bar.set_label("gradient, relative")
@@ -164,6 +165,7 @@ def probe_plot(
         range(len(order)), [f"{name}\n{features[layer]:,}" for name, layer in zip(names, order, strict=True)]
     )
     axes.set_ylabel("test accuracy (%)")
+    axes.set_xlabel("layer, number of features")
     handles = [
         handle(theme.series[0], "o", "trained network", "-"),
         handle(theme.series[1], "s", "untrained network"),
