@@ -20,6 +20,7 @@ STUDY = dataclasses.replace(
     padding.STUDY,
     axes={"padding": ("valid", "same"), "kernel_size": SIZES},
     base={"channels": "8-16-16", "epochs": 2},
+    seeds=3,
     quick={"channels": "4-8-8", "train_size": 1000},
 )
 MATCHED = dataclasses.replace(STUDY, match="flops")

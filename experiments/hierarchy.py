@@ -43,6 +43,7 @@ LAYERS = Study(
         "fitted on 3,000 training images and tested on all test images."
     ),
     arms=({"model": "convnet"},),
+    seeds=3,
     quick={"channels": "8-16-16", "train_size": 1000},
     measurements=(Measurement("receptive_fields", receptive_fields), Measurement("probes", probes)),
 )
@@ -59,6 +60,7 @@ BLOCKS = Study(
     baseline={"channels": "16-32-32"},
     base={"padding": "same", "pool": "max+", "dense_units": "0", "epochs": 2},
     match="params",
+    seeds=3,
     quick={"train_size": 1000},
 )
 DEPTHS = {"one block": "16", "two blocks": "16-32", "three blocks": "16-32-32"}

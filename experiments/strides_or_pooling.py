@@ -21,6 +21,7 @@ STUDY = dataclasses.replace(
     arms=tuple(ARMS.values()),
     baseline=ARMS["max-pooling"],
     base={**stride.STUDY.base, "channels": "8-16-16", "epochs": 2},
+    seeds=3,
     quick={"channels": "4-8-8", "train_size": 1000},
 )
 MATCHED = dataclasses.replace(STUDY, match="flops")
