@@ -28,7 +28,7 @@ STUDY = Study(
     ),
     axes={"model": tuple(NAMES), "pixels": tuple(PIXELS)},
     baseline={"model": "dense", "pixels": "grid"},
-    base={"channels": "16-32-32", "epochs": 2},
+    base={"channels": "16-32-32", "train_size": 10_000, "epochs": 3},
     quick={"channels": "8-16-16", "train_size": 2000},
 )
 

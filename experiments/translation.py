@@ -43,7 +43,7 @@ STUDY = Study(
     ),
     arms=tuple(ARMS.values()),
     baseline={"model": "convnet", "head": "flatten"},
-    base={"channels": "16-32-32", "epochs": 3},
+    base={"channels": "16-32-32", "train_size": 10_000, "epochs": 3},
     quick={"channels": "8-16-16", "train_size": 2000},
     measurements=(Measurement("shifts", shifted_accuracy),),
 )
