@@ -1,103 +1,70 @@
 """How fast are we, side by side with the peers that are installed, on this machine, in one run.
 
-python scripts/bench.py --peers=torch,keras-tensorflow --rounds=5
+python scripts/bench.py --peers=torch,keras-tensorflow --rounds=5 --jobs=5
 
 Every contender trains the chapter's network in a process of its own, which waits while another is measured; rounds go
 through all of them in turn, so that a machine that speeds up or slows down does so for all. Medians are printed with
-their range, and ratios are medians of the rounds' own ratios. `scripts/bench.sh` installs the peers in a venv of
-their own and runs this.
+their range, and ratios are medians of the rounds' own ratios. `--conv_grid` measures single convolutions instead.
+`scripts/bench.sh` installs the peers in a venv of their own and runs this.
 """
 
 import dataclasses
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import bench_workers
 from absl import flags
+from bench_workers import Worker
 
 from convjax import cli
-from convjax.config import UnavailableError, UserError
+from convjax.config import RunConfig, UnavailableError, UserError
 
 PEERS = {
-    "torch": ("torch", "torch-channels_last"),
-    "torch-compile": ("torch-compile",),
+    "torch": ("torch", "torch-channels_last", "torch-compile"),
+    "keras": ("keras-tensorflow",),
     "keras-tensorflow": ("keras-tensorflow",),
     "keras-jax": ("keras-jax",),
     "keras-torch": ("keras-torch",),
     "flax-naive": ("flax-naive",),
 }
-WORKER = Path(__file__).with_name("bench_peers.py")
+TARGET_EPOCHS = 10
+"""Epochs after which a contender that has not reached the target accuracy gives up."""
 
 
 @dataclasses.dataclass
 class Contender:
-    """A worker process and what was measured of it, in seconds; `failure` says why it could not be started."""
+    """What was measured of a worker: seconds, bytes and accuracies, one entry a round.
 
-    name: str
-    process: "subprocess.Popen[str] | None" = None
-    failure: str = ""
-    compile_seconds: float = 0.0
-    peak_memory: float = 0.0
-    accuracy: float = 0.0
+    Attributes:
+      step, epoch, evaluate: of a short window, a whole epoch, all test images.
+      job: whole processes, from start to end, with `job_memory` their largest resident set.
+      target: the same until the target accuracy is reached, and `target_epochs` how many epochs that took.
+    """
+
+    worker: Worker
     step: list[float] = dataclasses.field(default_factory=list)
     epoch: list[float] = dataclasses.field(default_factory=list)
     evaluate: list[float] = dataclasses.field(default_factory=list)
     job: list[float] = dataclasses.field(default_factory=list)
+    job_memory: list[float] = dataclasses.field(default_factory=list)
+    job_accuracy: list[float] = dataclasses.field(default_factory=list)
+    target: list[float] = dataclasses.field(default_factory=list)
+    target_epochs: list[float] = dataclasses.field(default_factory=list)
 
-    def ask(self, words: str) -> dict[str, float]:
-        """Has the worker do something and returns its answer."""
-        assert self.process is not None
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(words + "\n")
-        stdin.flush()
-        answer = _next_answer(stdout)
-        if answer is None:
-            raise UnavailableError(f"{self.name} ended while it was measured")
-        self.peak_memory = answer["peak_memory"]
-        return answer
+    @property
+    def name(self) -> str:
+        """`convjax` or a peer's mode."""
+        return self.worker.name
 
-
-def _next_answer(stream: IO[str]) -> dict[str, float] | None:
-    for line in stream:
-        if line.startswith("{"):
-            return json.loads(line)
-    return None
-
-
-def _start(name: str, data: Path, batch_size: int) -> Contender:
-    command = [sys.executable, str(WORKER), name, str(data), str(batch_size)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
-    )
-    assert process.stdout is not None
-    answer = _next_answer(process.stdout)
-    if answer is None:
-        assert process.stderr is not None
-        lines = process.stderr.read().strip().splitlines()
-        return Contender(name, failure=lines[-1] if lines else "it ended without a word")
-    return Contender(name, process, compile_seconds=answer["compile_seconds"])
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-
-
-def _job(name: str, data: Path, batch_size: int, epochs: int) -> float:
-    """Wall seconds of a whole job, from the start of its process to its end."""
-    command = [sys.executable, str(WORKER), name, str(data), str(batch_size), "job", str(epochs)]
-    start = time.perf_counter()
-    subprocess.run(command, capture_output=True, check=True, env=_environment())
-    return time.perf_counter() - start
+    def as_json(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        lists = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        return {"name": self.name, "failure": self.worker.failure, "ready": self.worker.first, **lists}
 
 
 def matmul_peak() -> float:
@@ -110,92 +77,120 @@ def matmul_peak() -> float:
     product = jax.jit(jnp.matmul)
     product(a, a).block_until_ready()
     seconds = []
-    for _ in range(5):
+    for _ in range(10):
         start = time.perf_counter()
         product(a, a).block_until_ready()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
 
 
-def _measure(values: Any, contenders: Sequence[Contender], data: Path) -> None:
-    running = [contender for contender in contenders if not contender.failure]
-    for contender in running:
-        contender.ask(f"steps {min(50, values.steps)}")
+def _measure_rounds(values: Any, contenders: Sequence[Contender]) -> None:
+    by_name = {each.name: each for each in contenders}
+    workers = [each.worker for each in contenders]
+    for worker in workers:
+        worker.ask(f"steps {min(50, values.steps)}")
+        worker.ask("evaluate")
     for number in range(values.rounds):
-        # The order turns round by round: nobody always follows the same neighbour.
-        turn = running[number % len(running) :] + running[: number % len(running)]
-        for contender in turn:
-            contender.step.append(contender.ask(f"steps {values.steps}")["seconds"] / values.steps)
-            contender.epoch.append(contender.ask("epoch")["seconds"])
-            answer = contender.ask("evaluate")
-            contender.evaluate.append(answer["seconds"])
-            contender.accuracy = answer["accuracy"]
+        for worker in bench_workers.turns(workers, number):
+            each = by_name[worker.name]
+            each.step.append(worker.ask(f"steps {values.steps}")["seconds"] / values.steps)
+            each.epoch.append(worker.ask("epoch")["seconds"])
+            each.evaluate.append(worker.ask("evaluate")["seconds"])
         print(f"round {number + 1} of {values.rounds} done", file=sys.stderr)
-    for contender in running:
-        assert contender.process is not None
-        contender.process.communicate()
+
+
+def _measure_jobs(values: Any, contenders: Sequence[Contender], data: Path) -> None:
+    by_name = {each.name: each for each in contenders}
+    workers = [each.worker for each in contenders]
+
+    def job(name: str, *arguments: object) -> tuple[float, dict[str, float]]:
+        start = time.perf_counter()
+        answer = bench_workers.run(name, [str(data), str(values.batch_size), *map(str, arguments)])
+        return time.perf_counter() - start, answer
+
     for number in range(values.jobs):
-        for contender in running[number % len(running) :] + running[: number % len(running)]:
-            contender.job.append(_job(contender.name, data, values.batch_size, values.epochs))
+        for worker in bench_workers.turns(workers, number):
+            seconds, answer = job(worker.name, values.epochs, 0, number)
+            by_name[worker.name].job.append(seconds)
+            by_name[worker.name].job_memory.append(answer["peak_memory"])
+            by_name[worker.name].job_accuracy.append(answer["accuracy"])
+        print(f"job {number + 1} of {values.jobs} done", file=sys.stderr)
+    for number in range(values.target_jobs):
+        for worker in bench_workers.turns(workers, number):
+            seconds, answer = job(worker.name, TARGET_EPOCHS, values.target, number)
+            reached = answer["accuracy"] >= values.target
+            by_name[worker.name].target.append(seconds if reached else float("inf"))
+            by_name[worker.name].target_epochs.append(answer["epochs"])
+        print(f"job to {values.target:.0%} {number + 1} of {values.target_jobs} done", file=sys.stderr)
 
 
 def _best(contenders: Sequence[Contender], peers: Sequence[str]) -> list[Contender]:
-    """Of the modes of one peer the one with the quickest epochs."""
+    """Ours, and of the modes of each peer the one with the quickest epochs."""
     chosen = []
     for peer in ("convjax", *peers):
-        modes = [c for c in contenders if c.name in PEERS.get(peer, (peer,)) and not c.failure]
+        modes = [each for each in contenders if each.name in PEERS.get(peer, (peer,))]
         if modes:
-            chosen.append(min(modes, key=lambda c: statistics.median(c.epoch)))
+            best = min(modes, key=lambda each: statistics.median(each.epoch))
+            chosen += [best] if best not in chosen else []
     return chosen
 
 
-def _row(ours: Contender, contender: Contender, read: Callable[[Contender], list[float]], unit: float) -> str:
-    values = read(contender)
-    if not values:
-        return ""
-    middle = statistics.median(values)
-    ratio = statistics.median(a / b for a, b in zip(read(ours), values, strict=True))
-    spread = f"{min(values) * unit:.4g} - {max(values) * unit:.4g}"
-    return f"  {contender.name:<22} {middle * unit:>10.4g}  ({spread})  ours / theirs {ratio:.2f}"
+QUANTITIES: tuple[tuple[str, Callable[[Contender], list[float]], float], ...] = (
+    ("ms a step", lambda c: c.step, 1e3),
+    ("s an epoch", lambda c: c.epoch, 1),
+    ("s to evaluate", lambda c: c.evaluate, 1),
+    ("s the whole job", lambda c: c.job, 1),
+    ("MiB, peak of the job", lambda c: c.job_memory, 2**-20),
+    ("s to the target", lambda c: c.target, 1),
+)
 
 
-def _print(contenders: Sequence[Contender], best: Sequence[Contender], peak: float, values: Any, tests: int) -> None:
-    ours = best[0]
-    for title, read, unit in (
-        ("milliseconds a step", lambda c: c.step, 1e3),
-        ("seconds an epoch", lambda c: c.epoch, 1.0),
-        (f"seconds for the whole job of {values.epochs} epochs, process start to end", lambda c: c.job, 1.0),
-        ("seconds for one evaluation of the test images", lambda c: c.evaluate, 1.0),
-    ):
-        rows = [row for contender in contenders if not contender.failure and (row := _row(ours, contender, read, unit))]
-        if rows:
-            print("\n".join([title, *rows]))
-    print("compilation, or the first step, seconds; peak memory, MiB; test accuracy after the rounds")
-    for contender in contenders:
-        if contender.failure:
-            print(f"  {contender.name:<22} not measured: {contender.failure}")
-        else:
-            memory = contender.peak_memory / 2**20
-            print(f"  {contender.name:<22} {contender.compile_seconds:>8.2f}  {memory:>8.0f}  {contender.accuracy:.2%}")
-    flops = 3 * 5_588_480 * values.batch_size / statistics.median(ours.step)
-    print(f"evaluation: {tests / statistics.median(ours.evaluate):,.0f} images/s")
-    print(
+def _table(contenders: Sequence[Contender]) -> str:
+    """Markdown: of each quantity the median, its range and our ratio to it."""
+    ours = contenders[0]
+    shown = [(title, read, unit) for title, read, unit in QUANTITIES if any(read(c) for c in contenders)]
+    lines = ["| | compile or first step, s | " + " | ".join(f"{t} | ours / theirs" for t, _, _ in shown) + " |"]
+    lines.append("|---" * (2 + 2 * len(shown)) + "|")
+    for each in contenders:
+        row = [each.name, f"{each.worker.first['compile_seconds']:.2f}"]
+        for _, read, unit in shown:
+            values = [value * unit for value in read(each)]
+            if not values:
+                row += ["", ""]
+                continue
+            row.append(f"{statistics.median(values):.4g} ({min(values):.4g} - {max(values):.4g})")
+            row.append("1" if each is ours else f"{bench_workers.ratio(read(ours), read(each)):.2f}")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _notes(contenders: Sequence[Contender], peak: float, values: Any, tests: int) -> str:
+    from convjax.nn.geometry import plan, total_flops
+
+    ours = contenders[0]
+    # Backward takes two products where forward takes one: to the weights and to the input.
+    flops = 3 * total_flops(plan(RunConfig(), (28, 28, 1), 10)) * values.batch_size / statistics.median(ours.step)
+    notes = [
+        f"evaluation: {tests / statistics.median(ours.evaluate):,.0f} images/s",
         f"matrix-product peak here: {peak / 1e9:.0f} GFLOP/s; a step of ours does the work of "
-        f"{flops / 1e9:.0f} GFLOP/s of plain convolution ({flops / peak:.0%} of the peak)"
-    )
+        f"{flops / 1e9:.0f} GFLOP/s of plain convolution ({flops / peak:.0%} of the peak)",
+    ]
+    for each in contenders:
+        if each.job_accuracy:
+            notes.append(f"{each.name}: test accuracies of the jobs {', '.join(f'{a:.2%}' for a in each.job_accuracy)}")
+        if each.target:
+            notes.append(
+                f"{each.name}: epochs to {values.target:.0%}: {', '.join(f'{e:g}' for e in each.target_epochs)}"
+            )
+    return "\n".join(notes)
 
 
-def main(argv: list[str]) -> None:
-    """Measures and prints."""
+def _training(values: Any, peers: Sequence[str]) -> dict[str, Any]:
+    """Measures the chapter's run, prints, and returns everything for --json."""
     import numpy as np
 
     from convjax import data
 
-    values = flags.FLAGS
-    peers = [peer.strip() for peer in values.peers.split(",") if peer.strip()]
-    for peer in peers:
-        if peer not in PEERS:
-            raise UserError(f"--peers: {peer!r} is not known; expected some of {', '.join(PEERS)}")
     loaded = data.load(values.dataset, values.data_dir)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
@@ -206,29 +201,73 @@ def main(argv: list[str]) -> None:
             test_images=loaded.test.images,
             test_labels=loaded.test.labels,
         )
-        names = ["convjax", *(name for peer in peers for name in PEERS[peer])]
-        contenders = [_start(name, path, values.batch_size) for name in names]
-        if contenders[0].failure:
-            raise UnavailableError(f"convjax could not be started: {contenders[0].failure}")
-        _measure(values, contenders, path)
-        peak = matmul_peak()
-    best = _best(contenders, peers)
-    _print(contenders, best, peak, values, len(loaded.test.labels))
-    if values.json:
-        from convjax.files import write_json_atomic
-        from convjax.training.backend import environment
+        names = dict.fromkeys(["convjax", *(name for peer in peers for name in PEERS[peer])])
+        contenders = [Contender(bench_workers.start(name, [str(path), str(values.batch_size)])) for name in names]
+        if contenders[0].worker.failure:
+            raise UnavailableError(f"convjax could not be started: {contenders[0].worker.failure}")
+        running = [each for each in contenders if not each.worker.failure]
+        if values.profile:
+            running[0].worker.ask("steps 50")
+            running[0].worker.ask(f"profile {Path(values.profile).absolute()} {values.steps}")
+            print(f"trace of {values.steps} steps in {values.profile}: open it with xprof or TensorBoard's profiler")
+        _measure_rounds(values, running)
+        for each in running:
+            each.worker.close()
+        _measure_jobs(values, _best(running, peers), path)
+    peak = matmul_peak()
+    print(_table(running))
+    for each in contenders:
+        if each.worker.failure:
+            print(f"{each.name} not measured: {each.worker.failure}")
+    print(_notes(running, peak, values, len(loaded.test.labels)))
+    return {"matmul_peak": peak, "contenders": [each.as_json() for each in contenders]}
 
-        results = [dataclasses.asdict(dataclasses.replace(each, process=None)) for each in contenders]
-        write_json_atomic(values.json, {"machine": environment(), "matmul_peak": peak, "contenders": results})
+
+def _grid(values: Any, peers: Sequence[str]) -> dict[str, Any]:
+    """Measures the grid of convolutions, prints, and returns everything for --json."""
+    import bench_grid
+
+    try:
+        batches = [int(batch) for batch in values.grid_batches.split(",")]
+        if min(batches) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--grid_batches={values.grid_batches}: expected positive numbers such as 64,256") from None
+    grid = bench_grid.measure(peers, batches, values.rounds)
+    print(bench_grid.table(grid))
+    return {"grid": bench_grid.as_json(grid)}
+
+
+def main(argv: list[str]) -> None:
+    """Measures and prints."""
+    values = flags.FLAGS
+    peers = [peer.strip() for peer in values.peers.split(",") if peer.strip()]
+    for peer in peers:
+        if peer not in PEERS:
+            raise UserError(f"--peers: {peer!r} is not known; expected some of {', '.join(PEERS)}")
+    results = _grid(values, peers) if values.conv_grid else _training(values, peers)
+
+    from convjax.files import write_json_atomic
+    from convjax.training.backend import environment
+
+    machine = environment()
+    print(f"on {machine['processor']}, {machine['cpus']} CPUs, JAX {machine['versions']['jax']}, medians (range)")
+    if values.json:
+        write_json_atomic(values.json, {"machine": machine, **results})
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("peers", "", f"who else to measure: {', '.join(PEERS)}")
     flags.DEFINE_integer("rounds", 5, "alternating rounds", 1)
     flags.DEFINE_integer("steps", 200, "steps of the short window", 1)
-    flags.DEFINE_integer("jobs", 0, "rounds of whole jobs, each in a fresh process", 0)
+    flags.DEFINE_integer("jobs", 0, "rounds of whole jobs, each in a fresh process; of a peer only its best mode", 0)
     flags.DEFINE_integer("epochs", 5, "epochs of a job", 1)
+    flags.DEFINE_integer("target_jobs", 0, "rounds of jobs that end with the epoch that reaches --target", 0)
+    flags.DEFINE_float("target", 0.99, "test accuracy", 0, 1)
     flags.DEFINE_integer("batch_size", 64, "images a step", 1)
+    flags.DEFINE_bool("conv_grid", False, "single convolutions, forward and backward, against XLA's and PyTorch's")
+    flags.DEFINE_string("grid_batches", "64,256,1024", "batch sizes of --conv_grid")
+    flags.DEFINE_string("profile", "", "also write a JAX trace of --steps steps of ours into this folder")
     flags.DEFINE_string("dataset", "mnist", "see experiments.train")
     flags.DEFINE_string("data_dir", "", "see experiments.train")
     flags.DEFINE_string("json", "", "also write everything that was measured to this file")

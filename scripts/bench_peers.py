@@ -4,7 +4,8 @@ A contender has `steps(count)`, `epoch()`, `evaluate() -> accuracy` and `compile
 network with RMSprop on the same images in batches of one size; every epoch is shuffled and ends with its short batch.
 
 As a worker (`python scripts/bench_peers.py NAME DATA.npz BATCH_SIZE`) the process reads a word of work a line from
-stdin and answers with a line of JSON; as a job (`... job EPOCHS`) it trains, evaluates and ends.
+stdin and answers with a line of JSON; as a job (`... EPOCHS TARGET SEED`) it trains, evaluates and ends. With `grid`
+in place of the data it measures single convolutions.
 """
 
 import json
@@ -13,7 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,13 +22,13 @@ CHANNELS, UNITS, CLASSES = (32, 64, 64), 64, 10
 
 
 class Data:
-    """Training and test images `[n, 28, 28, 1]` uint8, labels int32, and the batch size."""
+    """Training and test images `[n, 28, 28, 1]` uint8, labels int32, the batch size and the seed."""
 
-    def __init__(self, path: str, batch_size: int):
+    def __init__(self, path: str, batch_size: int, seed: int = 0):
         with np.load(path, allow_pickle=False) as file:
             self.images, self.labels = file["train_images"], file["train_labels"]
             self.test_images, self.test_labels = file["test_images"], file["test_labels"]
-        self.batch_size = batch_size
+        self.batch_size, self.seed = batch_size, seed
 
     def batches(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Indices of an epoch's batches, the last one short."""
@@ -47,12 +48,12 @@ class Convjax:
 
         backend.enable_compilation_cache()
         self.jax, self.loop, self.data = jax, loop, data
-        config = RunConfig(batch_size=data.batch_size, precision=precision, conv=conv)
+        config = RunConfig(batch_size=data.batch_size, precision=precision, conv=conv, seed=data.seed)
         self.task = Task.of(config, data.images.shape[1:], CLASSES, len(data.labels))
         start = time.perf_counter()
         self.programs = loop.Programs.compile(self.task, len(data.labels))
         self.compile_seconds = time.perf_counter() - start
-        self.keys = make_keys(0)
+        self.keys = make_keys(data.seed)
         self.state = loop.initial_state(config, self.task)
         self.arrays = jax.device_put((data.images, data.labels))
         self.order = self.programs.order([self.keys], 0)
@@ -84,8 +85,8 @@ class Torch:
         import torch
         from torch import nn
 
-        torch.manual_seed(0)
-        self.torch, self.rng, self.batch_size = torch, np.random.default_rng(0), data.batch_size
+        torch.manual_seed(data.seed)
+        self.torch, self.rng, self.batch_size = torch, np.random.default_rng(data.seed), data.batch_size
         first, second, third = CHANNELS
         self.model = nn.Sequential(
             nn.Conv2d(1, first, 3),
@@ -153,7 +154,7 @@ class Keras:
         import keras
         from keras import layers
 
-        keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(data.seed)
         first, second, third = CHANNELS
         self.model = keras.Sequential(
             [
@@ -207,9 +208,9 @@ class FlaxNaive:
                 return nn.Dense(CLASSES)(nn.relu(nn.Dense(UNITS)(x)))
 
         net, optimizer = Net(), optax.rmsprop(1e-3, decay=0.9, eps=1e-7)
-        self.jax, self.data, self.rng = jax, data, np.random.default_rng(0)
+        self.jax, self.data, self.rng = jax, data, np.random.default_rng(data.seed)
         self.images, self.test_images = (images.astype(np.float32) / 255 for images in (data.images, data.test_images))
-        params = net.init(jax.random.key(0), self.images[:1])
+        params = net.init(jax.random.key(data.seed), self.images[:1])
         self.state = params, optimizer.init(params)
 
         @jax.jit
@@ -257,6 +258,141 @@ CONTENDERS: dict[str, Callable[[Data], Any]] = {
 }
 
 
+class Cell(NamedTuple):
+    """A convolution of the grid: `channels` of a square image of `size` to `filters` others."""
+
+    batch: int
+    kernel_size: int
+    padding: str
+    stride: int
+    size: int = 13
+    channels: int = 32
+    filters: int = 64
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images `[2, batch, size, size, channels]`, to take in turn, and a kernel, as large as those of a network."""
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((2, self.batch, self.size, self.size, self.channels), np.float32)
+        window = (self.kernel_size, self.kernel_size, self.channels, self.filters)
+        return images, rng.standard_normal(window, np.float32) / np.float32(np.sqrt(np.prod(window[:3])))
+
+
+class GridConvjax:
+    """Our convolution, its gradients to image and kernel, in a loop on the device."""
+
+    compile_seconds = 0.0
+
+    def __init__(self) -> None:
+        from convjax.training import backend
+
+        backend.enable_compilation_cache()
+
+    def prepare(self, cell: Cell) -> None:
+        import jax
+        from jax import lax
+
+        convolve = self.convolution(cell)
+        images, kernel = cell.arrays()
+
+        def step(number: Any, carry: Any) -> Any:
+            images, kernel, _ = carry
+            y, pull_back = jax.vjp(convolve, lax.dynamic_index_in_dim(images, number % 2, keepdims=False), kernel)
+            image_gradient, kernel_gradient = pull_back(y)
+            return images, kernel - 1e-9 * kernel_gradient, image_gradient
+
+        self.state = jax.device_put((images, kernel, np.zeros_like(images[0])))
+        self.program = self.compiled(step)
+
+    def convolution(self, cell: Cell) -> Callable[..., Any]:
+        from convjax.nn.conv import conv2d
+
+        return lambda x, kernel: conv2d(x, kernel, (cell.stride, cell.stride), cell.padding)
+
+    def compiled(self, step: Callable[..., Any]) -> Callable[[int, Any], Any]:
+        import jax
+        from jax import lax
+
+        return jax.jit(lambda count, state: lax.fori_loop(0, count, step, state), donate_argnums=1)
+
+    def iterate(self, count: int) -> None:
+        import jax
+
+        self.state = jax.block_until_ready(self.program(count, self.state))
+
+
+class GridXla(GridConvjax):
+    """XLA's own convolution as users call it, a jitted step at a time: inside loops it is five times as slow."""
+
+    def convolution(self, cell: Cell) -> Callable[..., Any]:
+        from jax import lax
+
+        strides, numbers = (cell.stride, cell.stride), ("NHWC", "HWIO", "NHWC")
+        return lambda x, kernel: lax.conv_general_dilated(
+            x, kernel, strides, cell.padding.upper(), dimension_numbers=numbers
+        )
+
+    def compiled(self, step: Callable[..., Any]) -> Callable[[int, Any], Any]:
+        import jax
+
+        one = jax.jit(step, donate_argnums=1)
+
+        def run(count: int, state: Any) -> Any:
+            for number in range(count):
+                state = one(number, state)
+            return state
+
+        return run
+
+
+class GridTorch:
+    """PyTorch's convolution and its gradients to image and kernel."""
+
+    compile_seconds = 0.0
+
+    def __init__(self, channels_last: bool = False):
+        import torch
+
+        self.torch = torch
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def prepare(self, cell: Cell) -> None:
+        torch = self.torch
+        images, kernel = cell.arrays()
+        self.images = [
+            torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+            .contiguous(memory_format=self.format)
+            .requires_grad_()
+            for image in images
+        ]
+        # PyTorch refuses padding="same" with a stride, and pads both sides alike: what Keras and XLA do is a pad first.
+        total = max(0, (-(-cell.size // cell.stride) - 1) * cell.stride + cell.kernel_size - cell.size)
+        self.pad = (total // 2, total - total // 2) * 2 if cell.padding == "same" else (0, 0, 0, 0)
+        self.kernel = (
+            torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
+            .contiguous(memory_format=self.format)
+            .requires_grad_()
+        )
+        self.stride = cell.stride
+
+    def iterate(self, count: int) -> None:
+        functional = self.torch.nn.functional
+        even = self.pad[0] == self.pad[1]
+        for number in range(count):
+            x = self.images[number % 2]
+            x.grad = self.kernel.grad = None
+            image = x if even else functional.pad(x, self.pad)
+            y = functional.conv2d(image, self.kernel, stride=self.stride, padding=self.pad[0] if even else 0)
+            y.backward(y.detach())
+
+
+GRID_CONTENDERS: dict[str, Callable[[], Any]] = {
+    "convjax": GridConvjax,
+    "xla": GridXla,
+    "torch": GridTorch,
+    "torch-channels_last": lambda: GridTorch(channels_last=True),
+}
+
+
 def _serve(contender: Any) -> None:
     print(json.dumps({"compile_seconds": contender.compile_seconds}), flush=True)
     for line in sys.stdin:
@@ -269,27 +405,49 @@ def _serve(contender: Any) -> None:
             contender.epoch()
         elif word == "evaluate":
             answer["accuracy"] = contender.evaluate()
+        elif word == "cell":
+            batch, kernel_size, padding, stride = arguments
+            contender.prepare(Cell(int(batch), int(kernel_size), padding, int(stride)))
+        elif word == "iterate":
+            contender.iterate(int(arguments[0]))
+        elif word == "profile":
+            contender.jax.profiler.start_trace(arguments[0])
+            contender.steps(int(arguments[1]))
+            contender.jax.profiler.stop_trace()
         seconds = time.perf_counter() - start
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({**answer, "seconds": seconds, "peak_memory": memory}), flush=True)
+        print(json.dumps({**answer, "seconds": seconds, "peak_memory": _peak_memory()}), flush=True)
 
 
-def _job(contender: Any, epochs: int) -> None:
-    for _ in range(epochs):
+def _peak_memory() -> int:
+    """Bytes of the process's largest resident set."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _job(contender: Any, epochs: int, target: float) -> None:
+    """Trains for `epochs` and evaluates; with a `target` evaluates each epoch and stops where it is reached."""
+    accuracy = 0.0
+    for epoch in range(epochs):
         contender.epoch()
-    accuracy = contender.evaluate()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"accuracy": accuracy, "peak_memory": memory}), flush=True)
+        if target or epoch == epochs - 1:
+            accuracy = contender.evaluate()
+        if target and accuracy >= target:
+            break
+    answer = {"accuracy": accuracy, "epochs": epoch + 1, "peak_memory": _peak_memory()}
+    print(json.dumps(answer), flush=True)
 
 
 def main() -> None:
     """Runs the contender that the command line names."""
-    name, path, batch_size, *job = sys.argv[1:]
-    contender = CONTENDERS[name](Data(path, int(batch_size)))
+    name, *rest = sys.argv[1:]
+    if rest == ["grid"]:
+        _serve(GRID_CONTENDERS[name]())
+        return
+    path, batch_size, *job = rest
     if job:
-        _job(contender, int(job[1]))
+        epochs, target, seed = int(job[0]), float(job[1]), int(job[2])
+        _job(CONTENDERS[name](Data(path, int(batch_size), seed)), epochs, target)
     else:
-        _serve(contender)
+        _serve(CONTENDERS[name](Data(path, int(batch_size))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,106 @@
+"""Worker processes of scripts/bench.py: they wait while another is measured, do a word of work when asked, and tell."""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from convjax.config import UnavailableError
+
+SCRIPT = Path(__file__).with_name("bench_peers.py")
+
+
+@dataclasses.dataclass
+class Worker:
+    """A contender in a process of its own.
+
+    Attributes:
+      first: what it said when it was ready; empty where it could not be started, and `failure` then says why.
+    """
+
+    name: str
+    process: "subprocess.Popen[str] | None" = None
+    first: dict[str, float] = dataclasses.field(default_factory=dict)
+    failure: str = ""
+
+    def ask(self, words: str) -> dict[str, float]:
+        """Has the worker do something and returns its answer."""
+        assert self.process is not None
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(words + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise UnavailableError(f"{self.name} ended while it was measured") from None
+        answer = _next_answer(stdout)
+        if answer is None:
+            raise UnavailableError(f"{self.name} ended while it was measured")
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self.process is not None:
+            self.process.communicate()
+
+
+def start(name: str, arguments: Sequence[str]) -> Worker:
+    """Starts `bench_peers.py NAME ARGUMENTS...` and waits until it is ready."""
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads would fill up and block the worker
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(),
+        )
+        assert process.stdout is not None
+        answer = _next_answer(process.stdout)
+        if answer is None:
+            process.wait()
+            errors.seek(0)
+            lines = errors.read().strip().splitlines()
+            return Worker(name, failure=lines[-1] if lines else "it ended without a word")
+    return Worker(name, process, answer)
+
+
+def run(name: str, arguments: Sequence[str]) -> dict[str, float]:
+    """The answer of a worker that does one job and ends."""
+    command = [sys.executable, str(SCRIPT), name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise UnavailableError(f"{name} failed: {lines[-1] if lines else done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    """This process's, with this repository first on the import path."""
+    root = str(Path(__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+
+
+def turns(contenders: Sequence[Worker], number: int) -> list[Worker]:
+    """The order of round `number`: it turns, so that nobody always follows the same neighbour."""
+    start = number % len(contenders)
+    return [*contenders[start:], *contenders[:start]]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the rounds' own ratios, so that a machine that changes its speed does so for both."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def _next_answer(stream: IO[str]) -> dict[str, float] | None:
+    for line in stream:
+        if line.startswith("{"):
+            return json.loads(line)
+    return None
