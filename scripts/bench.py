@@ -25,7 +25,8 @@ from convjax import cli
 from convjax.config import RunConfig, UnavailableError, UserError
 
 PEERS = {
-    "torch": ("torch", "torch-channels_last", "torch-compile"),
+    "torch": ("torch", "torch-channels_last"),
+    "torch-compile": ("torch-compile",),
     "keras": ("keras-tensorflow",),
     "keras-tensorflow": ("keras-tensorflow",),
     "keras-jax": ("keras-jax",),

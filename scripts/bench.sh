@@ -8,4 +8,4 @@ if [ ! -x "$venv/bin/python" ]; then
   "${PYTHON:-python3}" -m venv "$venv"
 fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable . keras tensorflow "${TORCH:-torch}"
-exec "$venv/bin/python" scripts/bench.py --peers="${PEERS:-torch,keras-tensorflow,keras-jax,flax-naive}" "$@"
+exec "$venv/bin/python" scripts/bench.py --peers="${PEERS:-torch,torch-compile,keras-tensorflow,keras-jax,flax-naive}" "$@"

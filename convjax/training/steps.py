@@ -7,6 +7,7 @@ share one compiled program.
 
 import dataclasses
 import functools
+import math
 import zlib
 from typing import Any, NamedTuple
 
@@ -22,8 +23,15 @@ from convjax.data.augment import augment, parse
 from convjax.nn import models
 from convjax.nn.geometry import Layer, plan
 
-EVAL_CHUNK = 100
-"""Images a step of evaluation, where it was fastest on CPU."""
+EVAL_CHUNK = 125
+"""Images that evaluation works on together, at most; where it was fastest on CPU."""
+
+_EVAL_LANES = 2
+"""Chunks that do not wait for each other: what leaves a CPU's cores idle in one is filled by the other (measured: 0.8
+times the time)."""
+
+_EVAL_ENTRIES = 2**24
+"""Entries that a chunk's largest feature map may have: large images are evaluated in smaller chunks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,11 +307,14 @@ def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], 
 def predict(
     params: Any, images: UInt8[Array, "examples height width channels"], *, task: Task
 ) -> Float[Array, "examples classes"]:
-    """Logits of every image, in chunks of `EVAL_CHUNK`; no image is dropped."""
-    count = images.shape[0]
-    chunks = -(-count // EVAL_CHUNK)
-    padded = jnp.pad(images, ((0, chunks * EVAL_CHUNK - count), (0, 0), (0, 0), (0, 0)))
+    """Logits of every image, in chunks of at most `EVAL_CHUNK`; no image is dropped."""
+    largest = max(math.prod(shape) for layer in task.layers for shape in (layer.input_shape, layer.output_shape))
+    chunk = max(1, min(EVAL_CHUNK, _EVAL_ENTRIES // largest))
+    count, lanes = images.shape[0], _EVAL_LANES if images.shape[0] > chunk else 1
+    turns = -(-count // (lanes * chunk))
+    padded = jnp.pad(images, ((0, turns * lanes * chunk - count), (0, 0), (0, 0), (0, 0)))
     logits = lax.map(
-        lambda chunk: eval_step(params, chunk, task=task), padded.reshape(chunks, EVAL_CHUNK, *images.shape[1:])
+        lambda chunks: jnp.stack([eval_step(params, chunks[lane], task=task) for lane in range(lanes)]),
+        padded.reshape(turns, lanes, chunk, *images.shape[1:]),
     )
-    return logits.reshape(chunks * EVAL_CHUNK, -1)[:count]
+    return logits.reshape(turns * lanes * chunk, -1)[:count]
