@@ -38,10 +38,17 @@ def run(name, workdir, *flags, code=0, timeout=400):
     return done
 
 
+def visualize(path, out, *flags, code=0):
+    command = [sys.executable, "-m", "experiments.visualize", f"--run={path}", f"--out={out}", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, (done.stdout[-2000:], done.stderr[-3000:])
+    return done
+
+
 def test_there_is_a_test_for_every_ablation():
     from test_claim_scripts import CLAIMS
 
-    others = {"__init__", "train", "summary", "convert", "geometry", "claims", *CLAIMS}
+    others = {"__init__", "train", "summary", "convert", "visualize", "geometry", "claims", *CLAIMS}
     assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)
 
 
@@ -97,6 +104,11 @@ def test_train_prints_the_table_the_epochs_and_the_result(tmp_path):
     assert set(json.loads(metrics.read_text())["dead_channels"]) == {"conv2d_1", "conv2d_2", "conv2d_3", "dense_1"}
     plots = sorted(path.name for path in tmp_path.glob("train/*/plots/*.png"))
     assert plots == ["confidently_wrong.png", "confusion_matrix.png", "learning_curves.png"]
+    pictures = visualize(metrics.parent, tmp_path / "pictures", "--what=model,inside,film")
+    assert "film is left out: the film needs the checkpoints" in pictures.stdout
+    assert {"layers.png", "layers.svg", "architecture.svg", "inside.png", "visualize.html"} <= {
+        path.name for path in (tmp_path / "pictures").iterdir()
+    }
     again = run("train", tmp_path, *flags)
     assert "done already" in again.stdout
     assert again.stdout.splitlines()[-1] == last
@@ -167,3 +179,41 @@ def test_a_terminal_gets_a_progress_bar(tmp_path):
     assert "ETA" in text
     assert re.search(r"\d+/63", text)
     assert "test accuracy: " in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--what=everything"], "'everything' is not known; expected all, or some of model, convolution"),
+        (["--images=first"], "expected indices of test images"),
+        ([], "is not a run folder"),
+    ],
+)
+def test_visualize_says_in_one_line_what_it_cannot_take(flags, message, tmp_path):
+    done = visualize(tmp_path, tmp_path / "out", *flags, code=2)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("visualize: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [NARROW, ["--model=dense", "--dense_units=16"]])
+def test_visualize_draws_everything_of_a_run(network, tmp_path):
+    run("train", tmp_path, "--quick", *network, "--epochs=2", "--train_size=500", "--keep_checkpoints=0")
+    [metrics] = tmp_path.glob("train/*/metrics.jsonl")
+    done = visualize(metrics.parent, tmp_path / "pictures", "--images=0,7")
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    expected = {"layers.svg", "film.gif", "film-strip.png", "why.png", "wrong.png", "inside.png", "filters.png"}
+    expected |= {"convolution-same.gif", "convolution-image.gif", "visualize.html"}
+    if network is NARROW:
+        expected |= {"feature_maps-7.png", "responses-0.svg", "maximised-conv2d_2.png", "maximised-dense_2.svg"}
+    else:
+        assert "feature_maps is left out: a dense network has no feature maps" in done.stdout
+    assert expected <= names
+    page = (tmp_path / "pictures" / "visualize.html").read_text()
+    assert page.count("<figure>") == page.count("<figcaption>") >= len(expected) - 2
+    refused = visualize(metrics.parent, tmp_path / "more", "--what=film", "--images=5000", code=2)
+    assert "there is no test image 5000; the last is 999" in refused.stderr
+    one = visualize(metrics.parent, tmp_path / "more", "--step=4", "--what=model", code=2)
+    assert "has no checkpoint of step 4" in one.stderr

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import those after it (DESIGN.md). `cli`, `progress`, `ablation` and `claims` serve the scripts.
 LAYERS = [
     {"experiments", "scripts", "ablation", "claims", "cli", "progress"},
+    {"pictures"},
     {"analysis", "explain"},
     {"sweeps"},
     {"training"},

@@ -1,0 +1,95 @@
+"""Feature maps: what every filter of every layer makes of an image (the chapter's "response maps").
+
+Images are uint8 `[images, height, width, channels]` as everywhere in the data; networks see them scaled to 0..1.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from convjax.config import UserError
+from convjax.nn.geometry import Layer
+from convjax.nn.trace import apply_layer, layer_outputs, run_layers
+from convjax.training.steps import scale_images
+
+_SPATIAL = ("Conv2D", "LocallyConnected2D", "MaxPooling2D", "AveragePooling2D")
+
+
+def map_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers whose outputs are feature maps; none in a dense network."""
+    return tuple(layer for layer in layers if layer.kind in _SPATIAL)
+
+
+def filter_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Of these, the layers that have filters."""
+    return tuple(layer for layer in map_layers(layers) if layer.parameters)
+
+
+def layer_named(layers: Sequence[Layer], name: str) -> Layer:
+    """One of the layers.
+
+    Raises:
+      UserError: there is none of this name.
+    """
+    for layer in layers:
+        if layer.name == name:
+            return layer
+    known = ", ".join(layer.name for layer in layers) or "no such layer in this network"
+    raise UserError(f"no layer {name!r} to look at; expected one of: {known}")
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _outputs(layers: tuple[Layer, ...], params: Any, images: jax.Array) -> dict[str, jax.Array]:
+    return layer_outputs(layers, params, scale_images(images))
+
+
+@functools.partial(jax.jit, static_argnames=("before", "layer"))
+def _response(before: tuple[Layer, ...], layer: Layer, params: Any, images: jax.Array) -> jax.Array:
+    return apply_layer(layer, params, run_layers(before, params, scale_images(images)), activate=False)
+
+
+def feature_maps(
+    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"]
+) -> dict[str, np.ndarray]:
+    """The output of every layer by its name, float32 `[images, ...]`: `[images, rows, columns, channels]` while there
+    are positions, then `[images, units]`; the last are the logits."""
+    return jax.device_get(_outputs(layers, params, images))
+
+
+def responses(
+    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"], name: str
+) -> Float[np.ndarray, "images rows columns channels"]:
+    """What a layer's filters answer before the activation: correlation with the kernel plus the bias.
+
+    Raises:
+      UserError: no filters under this name.
+    """
+    layer = layer_named(filter_layers(layers), name)
+    before = layers[: layers.index(layer)]
+    return jax.device_get(_response(before, layer, params, images))
+
+
+def strongest_channels(maps: Float[np.ndarray, "rows columns channels"], count: int) -> list[int]:
+    """The channels of one image's feature map with the largest mean, largest first."""
+    return [int(channel) for channel in np.argsort(-maps.mean((0, 1)), kind="stable")[:count]]
+
+
+def telling_channels(maps: Float[np.ndarray, "rows columns channels"], count: int) -> list[int]:
+    """Channels of one image's feature map that answer it and are unlike one another.
+
+    The first is the one with the largest mean; each further one, among those with a tenth of that or more, has the
+    smallest cosine with its nearest among the ones chosen.
+    """
+    means = maps.mean((0, 1))
+    flat = (maps - maps.mean((0, 1))).reshape(-1, maps.shape[-1])
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=0), 1e-12)
+    chosen = [int(np.argmax(means))]
+    rest = [int(channel) for channel in np.flatnonzero(means >= 0.1 * means.max()) if channel != chosen[0]]
+    while rest and len(chosen) < count:
+        nearest = (flat[:, rest].T @ flat[:, chosen]).max(axis=1)
+        chosen.append(rest.pop(int(np.argmin(nearest))))
+    return chosen

@@ -1,0 +1,193 @@
+"""Why this class: Grad-CAM, gradients plain and smoothed, occlusion.
+
+All explain a class's logit (before the softmax: a probability near 1 has no slope left) for single images, uint8
+`[images, height, width, channels]`, which the network sees scaled to 0..1.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from convjax.config import UserError
+from convjax.explain.activations import layer_named, map_layers
+from convjax.nn.geometry import Layer, pad_amounts
+from convjax.nn.trace import run_layers
+from convjax.training.steps import scale_images
+
+SAMPLES, NOISE = 50, 0.15
+"""Of smoothed gradients: copies of the image, and the noise's standard deviation as a share of white."""
+
+_CHUNK = 64
+
+
+def gradients(
+    layers: tuple[Layer, ...],
+    params: Any,
+    images: UInt8[np.ndarray, "images height width channels"],
+    classes: Int[np.ndarray, " images"],
+) -> Float[np.ndarray, "images height width channels"]:
+    """The gradient of each image's class logit with respect to its pixels (Simonyan et al., 2014), signed."""
+    return jax.device_get(_gradients(layers, params, scale_images(jnp.asarray(images)), jnp.asarray(classes)))
+
+
+def smooth_gradients(
+    layers: tuple[Layer, ...],
+    params: Any,
+    images: UInt8[np.ndarray, "images height width channels"],
+    classes: Int[np.ndarray, " images"],
+    key: PRNGKeyArray,
+    *,
+    samples: int = SAMPLES,
+    noise: float = NOISE,
+) -> Float[np.ndarray, "images height width channels"]:
+    """The mean of the gradients at copies of the image with Gaussian noise: SmoothGrad (Smilkov et al., 2017)."""
+    scaled, chosen = scale_images(jnp.asarray(images)), jnp.asarray(classes)
+    return jax.device_get(_smooth(layers, params, scaled, chosen, noisy_keys(key, samples), jnp.float32(noise)))
+
+
+def noisy_keys(key: PRNGKeyArray, samples: int) -> PRNGKeyArray:
+    """The key of each noisy copy of `smooth_gradients`; its noise is `noise * jax.random.normal(key, images.shape)`."""
+    return jax.random.split(key, samples)
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _gradients(layers: tuple[Layer, ...], params: Any, scaled: jax.Array, classes: jax.Array) -> jax.Array:
+    def total(scaled: jax.Array) -> jax.Array:
+        # An image's logit depends on no other image: the gradient of the sum is each one's own.
+        return _scores(run_layers(layers, params, scaled), classes).sum()
+
+    return jax.grad(total)(scaled)
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _smooth(
+    layers: tuple[Layer, ...], params: Any, scaled: jax.Array, classes: jax.Array, keys: PRNGKeyArray, noise: jax.Array
+) -> jax.Array:
+    def add(total: jax.Array, key: PRNGKeyArray) -> tuple[jax.Array, None]:
+        noisy = scaled + noise * jax.random.normal(key, scaled.shape)
+        return total + _gradients(layers, params, noisy, classes), None
+
+    return lax.scan(add, jnp.zeros_like(scaled), keys)[0] / keys.shape[0]
+
+
+def grad_cam(
+    layers: tuple[Layer, ...],
+    params: Any,
+    images: UInt8[np.ndarray, "images height width channels"],
+    classes: Int[np.ndarray, " images"],
+    name: str,
+) -> Float[np.ndarray, "images rows columns"]:
+    """relu(sum over channels of weight x feature map), a channel's weight being the mean over positions of the
+    gradient of the class's logit with respect to it: Grad-CAM (Selvaraju et al., 2017), at the layer's own positions.
+
+    Args:
+      name: of a layer with feature maps.
+
+    Raises:
+      UserError: the layer has none.
+    """
+    cut = layers.index(layer_named(map_layers(layers), name)) + 1
+    return jax.device_get(_grad_cam(layers[:cut], layers[cut:], params, jnp.asarray(images), jnp.asarray(classes)))
+
+
+@functools.partial(jax.jit, static_argnames=("before", "after"))
+def _grad_cam(
+    before: tuple[Layer, ...], after: tuple[Layer, ...], params: Any, images: jax.Array, classes: jax.Array
+) -> jax.Array:
+    maps = run_layers(before, params, scale_images(images))
+    slopes = jax.grad(lambda maps: _scores(run_layers(after, params, maps), classes).sum())(maps)
+    weights = slopes.mean((1, 2), keepdims=True)
+    return jax.nn.relu((weights * maps).sum(-1))
+
+
+def occlusion(
+    layers: tuple[Layer, ...],
+    params: Any,
+    image: UInt8[np.ndarray, "height width channels"],
+    *,
+    window: int,
+    stride: int = 1,
+    fill: float = 0.0,
+) -> Float[np.ndarray, "rows columns classes"]:
+    """How much each class's logit falls when a square of the image is covered (Zeiler & Fergus, 2014).
+
+    Args:
+      image: one image.
+      window: side of the square, in pixels.
+      stride: pixels from one square to the next.
+      fill: what covers it, 0 black to 1 white.
+
+    Returns the fall for the square whose upper left corner is at `(row * stride, column * stride)`; negative where the
+    logit rises.
+
+    Raises:
+      UserError: the square is larger than the image.
+    """
+    height, width = image.shape[:2]
+    if not 1 <= window <= min(height, width):
+        raise UserError(f"a square of {window} pixels does not fit an image of {height}x{width}")
+    rows, columns = (height - window) // stride + 1, (width - window) // stride + 1
+    corners = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2) * stride
+    falls = _occlude(layers, params, jnp.asarray(image), jnp.asarray(corners), jnp.int32(window), jnp.float32(fill))
+    return jax.device_get(falls).reshape(rows, columns, -1)
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _occlude(
+    layers: tuple[Layer, ...],
+    params: Any,
+    image: UInt8[Array, "height width channels"],
+    corners: Int[Array, "squares 2"],
+    window: Int[Array, ""],
+    fill: Float[Array, ""],
+) -> Float[Array, "squares classes"]:
+    scaled = scale_images(image)
+    rows, columns = jnp.arange(image.shape[0])[:, None, None], jnp.arange(image.shape[1])[None, :, None]
+
+    def logits(corners: jax.Array) -> jax.Array:
+        top, left = (corners[:, axis, None, None, None] for axis in range(2))
+        covered = (rows >= top) & (rows < top + window) & (columns >= left) & (columns < left + window)
+        return run_layers(layers, params, jnp.where(covered, fill, scaled))
+
+    chunks = -(-len(corners) // _CHUNK)
+    padded = jnp.pad(corners, ((0, chunks * _CHUNK - len(corners)), (0, 0))).reshape(chunks, _CHUNK, 2)
+    covered = lax.map(logits, padded).reshape(chunks * _CHUNK, -1)[: len(corners)]
+    return run_layers(layers, params, scaled[None]) - covered
+
+
+def _scores(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(logits, classes[:, None].astype(jnp.int32), axis=1)[:, 0]
+
+
+def centres(layers: Sequence[Layer], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The image row and column in the middle of what each row and column of a layer's map sees, in pixels.
+
+    The 3x3 map of the chapter's last convolution looks at the image from 8.5, 12.5 and 16.5 of 0 to 27: stretched over
+    the whole image it would be out of place.
+    """
+    axes = []
+    stack = layers[: layers.index(layer_named(map_layers(layers), name)) + 1]
+    for axis in range(2):
+        places = np.arange(stack[-1].output_shape[axis], dtype=np.float64)
+        for layer in reversed(stack):
+            if layer.kind in ("Dropout", "PermutePixels"):
+                continue
+            before = pad_amounts(layer.input_shape, layer.window, layer.strides, layer.padding)[axis][0]
+            places = places * layer.strides[axis] - before + (layer.window[axis] - 1) / 2
+        axes.append(places)
+    return axes[0], axes[1]
+
+
+def place(
+    values: Float[np.ndarray, "rows columns"], centres: tuple[np.ndarray, np.ndarray], shape: Sequence[int]
+) -> Float[np.ndarray, "height width"]:
+    """A coarse map over the pixels of the image: linear between its positions' centres, constant beyond the last."""
+    rows, columns = (np.arange(size, dtype=np.float64) for size in shape[:2])
+    across = np.stack([np.interp(columns, centres[1], row) for row in values])
+    return np.stack([np.interp(rows, centres[0], column) for column in across.T], axis=1)

@@ -1,0 +1,72 @@
+"""See what a trained network sees: pictures of any run, from any of its checkpoints, as PNG, SVG and one page.
+
+python -m experiments.visualize --run=runs/train/DIGEST --out=pictures
+
+About a minute for all of them; --what= picks. The film needs a run with --keep_checkpoints=0.
+"""
+
+from absl import flags
+
+from convjax import cli
+from convjax.config import UnavailableError, UserError
+
+_WHAT = ("model", "convolution", "feature_maps", "filters", "why", "wrong", "inside", "film")
+
+_RUN = flags.DEFINE_string("run", "", "folder of a run (WORKDIR/EXPERIMENT/DIGEST)")
+_PICTURES = flags.DEFINE_string("what", "all", f"all, or some of {','.join(_WHAT)}")
+_OUT = flags.DEFINE_string("out", "", "folder for the pictures; empty for RUN/pictures")
+_STEP = flags.DEFINE_integer("step", 0, "checkpoint to look at, by its step; 0 for the newest", 0)
+_IMAGES = flags.DEFINE_string("images", "0,1,2", "test images to look at, by their index")
+_LAYER = flags.DEFINE_string("layer", "", "layer for Grad-CAM, such as conv2d_2; empty for the last convolution")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with raw data files, and where fetched ones are kept")
+
+
+def main(argv: list[str]) -> None:
+    """Draws and writes."""
+    if not _RUN.value:
+        raise UserError("give --run=FOLDER, a run's folder (WORKDIR/EXPERIMENT/DIGEST)")
+    wanted = _chosen(_PICTURES.value)
+
+    from pathlib import Path
+
+    from convjax.pictures.chapters import CHAPTERS
+    from convjax.pictures.gallery import write_gallery
+    from convjax.pictures.subject import load_subject
+
+    run, out = Path(_RUN.value), Path(_OUT.value or Path(_RUN.value) / "pictures")
+    subject = load_subject(run, _STEP.value or None, _indices(_IMAGES.value), _LAYER.value, _DATA_DIR.value)
+    chapters, left_out = [], []
+    for name in wanted:
+        try:
+            chapters.append(CHAPTERS[name](subject))
+        except UserError as error:
+            if len(wanted) == 1:
+                raise
+            left_out.append(f"{name} is left out: {error}")
+            print(left_out[-1])
+    try:
+        page = write_gallery(out, subject.title, subject.facts, chapters, left_out, lambda path: print(f"wrote {path}"))
+    except OSError as error:
+        raise UnavailableError(f"cannot write into {out}: {error.strerror or error}") from None
+    print(f"open {page}")
+
+
+def _chosen(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if names == ["all"]:
+        return list(_WHAT)
+    for name in names:
+        if name not in _WHAT:
+            raise UserError(f"--what={text}: {name!r} is not known; expected all, or some of {', '.join(_WHAT)}")
+    return list(dict.fromkeys(names))
+
+
+def _indices(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UserError(f"--images={text}: expected indices of test images, such as 0,1,2")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+if __name__ == "__main__":
+    cli.run(main)
