@@ -11,6 +11,9 @@ import bench_workers
 from convjax.config import UnavailableError
 
 KERNELS, PADDINGS, STRIDES = (1, 2, 3, 4, 5, 6, 7), ("valid", "same"), (1, 2, 3)
+SIZE, CHANNELS, FILTERS = 13, 32, 64
+"""Of the chapter's second convolution."""
+
 SECONDS = 0.1
 """About how long one measurement takes."""
 
@@ -38,7 +41,7 @@ class Measured:
 
 
 def measure(peers: Sequence[str], batches: Sequence[int], rounds: int) -> list[Measured]:
-    """Every cell of the grid: 13x13x32 to 64 channels, the shape of the chapter's second convolution."""
+    """Every cell of the grid, on images of `SIZE` x `SIZE` x `CHANNELS`, to `FILTERS` channels."""
     names = ["convjax", "xla", *(name for name in ("torch", "torch-channels_last") if "torch" in peers)]
     workers = []
     for worker in [bench_workers.start(name, ["grid"]) for name in names]:
@@ -52,7 +55,7 @@ def measure(peers: Sequence[str], batches: Sequence[int], rounds: int) -> list[M
     for batch, kernel, padding, stride in itertools.product(batches, KERNELS, PADDINGS, STRIDES):
         counts = {}
         for worker in workers:
-            worker.ask(f"cell {batch} {kernel} {padding} {stride}")
+            worker.ask(f"cell {batch} {kernel} {padding} {stride} {SIZE} {CHANNELS} {FILTERS}")
             worker.ask("iterate 1")
             once = worker.ask("iterate 2")["seconds"] / 2
             counts[worker.name] = max(1, round(SECONDS / once))
@@ -74,17 +77,27 @@ def _row(cell: Measured) -> str:
     return f"{label:<36} {cell.ratio:5.2f} x {cell.rival:<20} ms: {medians}"
 
 
+def _picked(kernel: int, padding: str, stride: int) -> str:
+    """How `--conv=auto` computes the cell on CPU: `patches`, `F(m, r)`, or that in two groups of kernel columns."""
+    from convjax.nn.conv import tiling
+    from convjax.nn.geometry import output_size
+
+    columns = output_size(SIZE, kernel, stride, padding)
+    tile, groups = tiling((kernel, kernel, CHANNELS, FILTERS), stride, columns)
+    return "patches" if tile == 1 else f"F({tile}, {-(-kernel // (groups * stride))})" + " x 2" * (groups == 2)
+
+
 def table(grid: Sequence[Measured]) -> str:
     """Markdown: our time over the quickest other's, a row for each window, padding and stride."""
     batches = list(dict.fromkeys(cell.batch for cell in grid))
     columns = " | ".join(f"batch {batch}: ms | / quickest other | which" for batch in batches)
-    lines = [f"| window | padding | stride | {columns} |", "|---" * (3 + 3 * len(batches)) + "|"]
+    lines = [f"| window | padding | stride | computed by | {columns} |", "|---" * (4 + 3 * len(batches)) + "|"]
     for kernel, padding, stride in itertools.product(KERNELS, PADDINGS, STRIDES):
         row = [c for c in grid if (c.kernel_size, c.padding, c.stride) == (kernel, padding, stride)]
         entries = " | ".join(
             f"{statistics.median(c.seconds['convjax']) * 1e3:.2f} | {c.ratio:.2f} | {c.rival}" for c in row
         )
-        lines.append(f"| {kernel}x{kernel} | {padding} | {stride} | {entries} |")
+        lines.append(f"| {kernel}x{kernel} | {padding} | {stride} | {_picked(kernel, padding, stride)} | {entries} |")
     slower = [cell for cell in grid if cell.ratio > 1.05]
     lines += [
         "",

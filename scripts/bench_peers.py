@@ -265,9 +265,9 @@ class Cell(NamedTuple):
     kernel_size: int
     padding: str
     stride: int
-    size: int = 13
-    channels: int = 32
-    filters: int = 64
+    size: int
+    channels: int
+    filters: int
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Images `[2, batch, size, size, channels]`, to take in turn, and a kernel, as large as those of a network."""
@@ -406,8 +406,8 @@ def _serve(contender: Any) -> None:
         elif word == "evaluate":
             answer["accuracy"] = contender.evaluate()
         elif word == "cell":
-            batch, kernel_size, padding, stride = arguments
-            contender.prepare(Cell(int(batch), int(kernel_size), padding, int(stride)))
+            batch, kernel_size, padding, *rest = arguments
+            contender.prepare(Cell(int(batch), int(kernel_size), padding, *map(int, rest)))
         elif word == "iterate":
             contender.iterate(int(arguments[0]))
         elif word == "profile":

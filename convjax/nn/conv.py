@@ -8,7 +8,7 @@ A convolution is computed in one of three ways, which agree to float32's roundin
 - `patches`: one matrix product with the matrix of all receptive fields, see `convjax.nn.winograd`.
 - `winograd`: Winograd's minimal filtering along the width, around half as many multiplications, see there. Layers
   where it saves nothing (kernels one column wide) or is too coarse (bfloat16) take `patches`.
-- `auto`, on CPU: for each layer the cheaper of the last two by the rule in `_tiling`.
+- `auto`, on CPU: for each layer the cheaper of the last two by the rule in `tiling`.
 
 Outside `xla`, a stack works on `[channels, height, width, batch]` from its first block to its last: with the batch
 innermost all slices of rows and columns are made of long contiguous runs. Rows and columns are axes 1 and 2 in this
@@ -205,40 +205,46 @@ def _convolve(x: jax.Array, kernel: jax.Array, block: Block, extent: _Extent, me
         return lax.conv_general_dilated(x, kernel, block.strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     tile, groups = 1, 1
     if method != "patches" and x.dtype != jnp.bfloat16:
-        tile, groups = _tiling(kernel.shape, block.strides[1], extent.size[1], pinned=method == "winograd")
+        tile, groups = tiling(kernel.shape, block.strides[1], extent.size[1], pinned=method == "winograd")
     plan = winograd.Plan(image, window, block.strides, extent.before, extent.size, tile, groups)
     return winograd.convolve(x, kernel, plan)
 
 
-def _tiling(kernel_shape: Sequence[int], stride: int, columns: int, *, pinned: bool) -> tuple[int, int]:
-    """The cheapest `(tile, groups)` for `winograd.Plan`; `(1, 1)` means `patches`.
+def tiling(kernel_shape: Sequence[int], stride: int, columns: int, *, pinned: bool = False) -> tuple[int, int]:
+    """The cheapest `(tile, groups)` for `winograd.Plan`; `(1, 1)` means `patches`, which `pinned` leaves out.
 
     The cost of one output row of one image is counted in multiply-adds: those of the matrix products, and
     `_MOVE` for every entry of the matrices that elementwise passes write and read: receptive fields once for
-    `patches`, both sides of the products at about twice the price for Winograd.
+    `patches`, both sides of the products at about twice the price for Winograd. What it picks for every window,
+    padding and stride stands in experiments/results/conv_grid.md, beside the times measured.
+
+    Args:
+      kernel_shape: `(kernel_height, kernel_width, in_channels, out_channels)`.
+      stride: along the width.
+      columns: of the output.
     """
     height, width, channels, filters = kernel_shape
-    if width <= stride:
-        return 1, 1
+
+    def taps(groups: int) -> int:
+        return -(-width // (groups * stride))
 
     def cost(tile: int, groups: int) -> float:
         if tile == 1:
             depth = height * width * channels
             return columns * (depth * filters + _MOVE * depth)
-        products = -(-columns // tile) * (tile - 1 + _taps(groups))
+        products = -(-columns // tile) * (tile - 1 + taps(groups))
         depth = height * groups * stride * channels
         return products * (depth * filters + 2 * _MOVE * (depth + filters))
-
-    def _taps(groups: int) -> int:
-        return -(-width // (groups * stride))
 
     choices = [
         (tile, groups)
         for groups in (1, 2)
-        for tile in range(2, winograd.MOST_PRODUCTS + 2 - _taps(groups))
-        if _taps(groups) > 1
+        for tile in range(2, winograd.MOST_PRODUCTS + 2 - taps(groups))
+        if taps(groups) > 1
     ]
-    return min(choices if pinned else [(1, 1), *choices], key=lambda choice: cost(*choice))
+    if not pinned or not choices:
+        choices.insert(0, (1, 1))
+    return min(choices, key=lambda choice: cost(*choice))
 
 
 _MOVE = 16
