@@ -1,11 +1,60 @@
 """Atomic file writing: a reader sees the old file or the new one, never half of either."""
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from convjax.config import UnavailableError
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EROFS: "make the file system writable or choose another folder",
+    errno.EACCES: "make it writable or choose another folder",
+    errno.EPERM: "make it writable or choose another folder",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network file system",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close some programs",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "choose another folder: a file is in the way",
+    errno.EISDIR: "choose another name: a folder is in the way",
+}
+
+
+class DiskError(UnavailableError):
+    """A file cannot be written or read: the disk is full, read-only, failing, ..."""
+
+
+@contextlib.contextmanager
+def disk_errors(default: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what the disk refuses into one line that says what to do; `default` names the place if the system does not.
+
+    Raises:
+      DiskError: as said.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        raise disk_error(error, default) from error
+
+
+def disk_error(error: OSError, default: str | os.PathLike[str]) -> DiskError:
+    """The line for an error of the system's."""
+    advice = _ADVICE.get(error.errno or 0, "see to it")
+    return DiskError(
+        f"{error.filename or os.fspath(default)}: {error.strerror or error}; {advice}. What was finished is kept, and "
+        "the same command goes on from there"
+    )
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -25,8 +74,11 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         # mkstemp makes private files; results are meant to be shared like any file the user makes.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # write(2) and fsync(2) do not know it
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
     sync_folder(path.parent)
 
@@ -58,6 +110,12 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         pass  # some network file systems refuse fsync on folders; the file itself is safe
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     run = Run.of(options.workdir, "train", config)
     image_shape, num_classes = data.image_info(config.dataset)
     print(summary(plan(config, image_shape, num_classes)))
-    if options.resume and run.result() is not None:
+    if options.resume and run.is_done():
         print(f"this run is done already, in {run.path}; --noresume runs it again")
     [result] = execute([config], "train", options, make_reporter(flags.FLAGS.progress))
     if _SAVE_PLOTS.value:

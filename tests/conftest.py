@@ -1,6 +1,8 @@
 """Settings for all tests: strict JAX, no network, caches in a folder of the session's own."""
 
+import ipaddress
 import os
+import socket
 import tempfile
 
 _cache = tempfile.TemporaryDirectory(prefix="convjax-tests-")
@@ -8,6 +10,9 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Processes that tests start cannot reach the network by HTTP either; nobody listens on this port.
+os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -19,6 +24,53 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("convjax")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+_asked: list[str] = []
+
+
+def _is_here(host: object) -> bool:
+    """Whether an address is this machine's; a name is looked up, unless it is its own name, only by asking others."""
+    if host in (None, "", "localhost", socket.gethostname()):
+        return True
+    try:
+        address = ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host).partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified or str(address) in _own_addresses
+
+
+def _addresses() -> set[str]:
+    try:
+        return {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
+    except OSError:
+        return set()
+
+
+_own_addresses = _addresses()
+
+
+def _guarded(real):
+    def guarded(*arguments, **named):
+        target = arguments[1] if isinstance(arguments[0], socket.socket) else arguments
+        if isinstance(target, tuple) and not _is_here(target[0]):
+            _asked.append(str(target[0]))
+            raise ConnectionRefusedError(f"tests have no network: {target[0]}")
+        return real(*arguments, **named)
+
+    return guarded
+
+
+for _owner, _name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+    setattr(_owner, _name, _guarded(getattr(_owner, _name)))
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    """A test that asks for the network fails, even where the code under test takes the refusal for a closed network."""
+    _asked.clear()
+    yield _asked
+    assert not _asked, f"the test asked for the network: {_asked}"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from convjax.analysis.curve_plots import run_curves
 from convjax.analysis.theme import FONT_SIZE, Theme, ThemedFigure, drawable, save, styled
 from convjax.config import RunConfig, UserError
-from convjax.sweeps.store import Run
+from convjax.sweeps.store import Run, read_classes
 
 _MOST_NUMBERED = 20
 """Classes up to which a confusion matrix has numbers in its cells."""
@@ -225,8 +225,8 @@ def _short(names: Sequence[str], index: int) -> str:
 
 def _read_classes(path: Path) -> NDArray[np.int64]:
     try:
-        return np.load(path, allow_pickle=False).astype(np.int64)
-    except (OSError, ValueError, EOFError) as error:
+        return read_classes(path).astype(np.int64)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); --noresume runs it again") from None
 
 

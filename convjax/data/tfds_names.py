@@ -147,7 +147,7 @@ def _make(name: str, data_dir: str, roots: cache.Roots, folder: Path, log: Log) 
             instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
             raise UserError(f"{name} must be downloaded by hand, into a folder given as --data_dir: {instructions}")
         log(f"{name}: TFDS downloads and prepares it (once)")
-        config = tfds.download.DownloadConfig(manual_dir=manual)
+        config = tfds.download.DownloadConfig(manual_dir=manual, force_checksums_validation=True)
         try:
             with stand_in(builder), impatient(), quiet(bars=sys.stderr.isatty()):
                 builder.download_and_prepare(download_dir=downloads, download_config=config)

@@ -4,12 +4,14 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from convjax.data.download import DownloadError, explain
 
 _ANSWER_SECONDS = 8.0
 _STALL_SECONDS = 30.0
 _CHUNK = 1 << 16
+_THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
 @contextlib.contextmanager
@@ -36,16 +38,25 @@ def impatient() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(url: str, **keywords: Any) -> Iterator[tuple[Any, Iterable[bytes]]]:
-    """The response to a GET of `url`, and its content in pieces.
+    """The response to a GET of `url` by HTTPS, even where TFDS names HTTP, and its content in pieces.
 
     Raises:
       DownloadError: no answer, or not the file.
     """
-    response = _answer(url, keywords)
+    response = _answer(_by_https(url), keywords)
     with response:
+        for step in (*response.history, response):
+            if step.url != _by_https(step.url):
+                raise DownloadError(f"{url}: leads to {step.url}, which is not HTTPS")
         if response.status_code != 200:
             raise DownloadError(f"{url}: HTTP {response.status_code} {response.reason}")
         yield response, response.iter_content(_CHUNK)
+
+
+def _by_https(url: str) -> str:
+    """The address with HTTPS for HTTP, unless it is of a server on this machine."""
+    parts = urlsplit(url)
+    return url if parts.hostname in _THIS_MACHINE else parts._replace(scheme="https").geturl()
 
 
 def _answer(url: str, keywords: dict[str, Any]) -> Any:

@@ -31,7 +31,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REFUSED = 3
 _LAYER_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 # Keras does not compress; whoever did cannot have won more than this on weights.
-_LARGEST_EXPANSION = 100
+_LARGEST_EXPANSION = 20
 _ALWAYS_ALLOWED = 64 * 2**20
 _FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 

@@ -35,6 +35,7 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 # A release whose format this is; Keras notes it and does not ask for it.
 _FORMAT_VERSION = "3.10.0"
 _LARGEST_CONFIG = 16 * 2**20
+_LARGEST_FILE = 4 * 2**30
 _NOT_KERAS = {
     "PermutePixels": "which is no Keras layer",
     "LocallyConnected2D": "which Keras 3 no longer has",
@@ -177,6 +178,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes | str | None, Extract]:
     """The architecture, as JSON text, and the weights."""
     if not Path(path).is_file():
         raise Refused("it is not a file" if Path(path).exists() else "no such file")
+    if Path(path).stat().st_size > _LARGEST_FILE:
+        raise Refused(f"it has {Path(path).stat().st_size:,} bytes; expected at most {_LARGEST_FILE:,}")
     content = Path(path).read_bytes()
     if content.startswith(SIGNATURE):
         extract = extract_apart(content)

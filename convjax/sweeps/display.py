@@ -67,9 +67,8 @@ class SweepDisplay:
             return
         parts = []
         for config in running:
-            lines = self._sweep.run(config).metrics()
-            if lines:
-                last = lines[-1]
+            last = self._sweep.run(config).last_metrics()
+            if last:
                 parts.append(
                     f"{self._labels[config]}: epoch {last['epoch']}/{config.epochs} {last['train_accuracy']:.2%}"
                 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convjax.config import RunConfig, UnavailableError, UserError
-from convjax.sweeps.store import Claimed
+from convjax.sweeps.claims import Claimed
 
 if TYPE_CHECKING:
     from convjax.sweeps.runner import Sweep, SweepOptions, SweepReporter

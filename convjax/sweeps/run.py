@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from convjax import data
 from convjax.config import RunConfig, UserError
+from convjax.files import disk_errors
 from convjax.nn.geometry import total_flops, total_parameters
-from convjax.sweeps.store import Claim, Run
+from convjax.sweeps.claims import Claim
+from convjax.sweeps.store import Run
 
 if TYPE_CHECKING:
     from convjax.training.divergence import Divergence
@@ -101,25 +103,34 @@ def execute(
       UserError: the configuration is impossible for the data.
       UnavailableError: the data cannot be had.
       Claimed: another process works on one of the runs.
+      DiskError: the store cannot be written to.
     """
     runs = [Run.of(options.workdir, experiment, config) for config in configs]
     with ExitStack() as stack:
+        stack.enter_context(disk_errors(options.workdir))
         # A run that is done is read without a claim: its store may be read-only.
-        if not all(options.resume and run.result() is not None for run in runs):
-            for run in runs if not claims else ():
-                stack.enter_context(run.claim())
-            if not options.resume:
-                for run in runs:
+        if not all(options.resume and run.is_done() for run in runs):
+            claims = claims or [stack.enter_context(run.claim()) for run in runs]
+            for run in runs:
+                if not options.resume:
                     run.reset()
+                elif (aside := run.mend()) is not None:
+                    reporter.message(f"{run.path} was damaged: what cannot be used is in {aside.name}")
             todo = [(run, config) for run, config in zip(runs, configs, strict=True) if run.result() is None]
             if todo:
-                _train([run for run, _ in todo], [config for _, config in todo], options, reporter)
+                _train([run for run, _ in todo], [config for _, config in todo], options, reporter, claims)
         results = [run.result() for run in runs]
     assert all(result is not None for result in results)
     return results  # type: ignore[return-value]
 
 
-def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, reporter: Reporter) -> None:
+def _train(
+    runs: Sequence[Run],
+    configs: Sequence[RunConfig],
+    options: Options,
+    reporter: Reporter,
+    claims: Sequence[Claim],
+) -> None:
     """Trains unfinished runs, vectorised where there are several, and writes their results."""
     import jax
 
@@ -127,7 +138,12 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
     from convjax.training.checkpoint import Checkpoints
     from convjax.training.diagnostics import layer_diagnostics
     from convjax.training.divergence import Divergence, first_nonfinite
-    from convjax.training.steps import Task
+    from convjax.training.steps import Task, steps_per_epoch
+
+    def hold() -> None:
+        """Before a write: the runs must still be ours."""
+        for claim in claims:
+            claim.require()
 
     started = time.perf_counter()
     backend.enable_compilation_cache()
@@ -136,7 +152,9 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
     dataset = load_dataset(common.dataset, options.data_dir, common.train_size, common.validation_size)
     clock.data = time.perf_counter() - started
     task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
+    steps = steps_per_epoch(len(dataset.train.labels), common.batch_size)
     environment = backend.environment()
+    hold()
     for run, config in zip(runs, configs, strict=True):
         run.start(config, {"data": describe(dataset), **environment})
 
@@ -146,7 +164,9 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
         for each in checkpoints:
             stack.callback(each.close)
         like = jax.eval_shape(lambda: loop.initial_state(common, task))
-        states = [each.restore(like) for each in checkpoints]
+        states = [
+            each.restore(like, refuse=_without_metrics(run, steps)) for each, run in zip(checkpoints, runs, strict=True)
+        ]
         states = [
             loop.initial_state(config, task) if state is None else state
             for state, config in zip(states, configs, strict=True)
@@ -177,6 +197,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                         "eval",
                         functools.partial(layer_diagnostics, state.params, train.images, train.labels, task=task),
                     )
+                hold()
                 runs[index].add_metrics(line)
                 if saves[index].is_over() or not options.keep_checkpoints:
                     checkpoints[index].save(state)
@@ -186,6 +207,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                 reporter.epoch(metrics, common.epochs)
 
             def on_pause(member: int, state: Any, group: list[int] = group) -> None:
+                hold()
                 checkpoints[group[member]].save(state)
                 pause.restart()
 
@@ -208,10 +230,12 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                     should_stop=should_stop,
                 )
             except loop.Interrupted as interrupted:
+                hold()
                 for index, state in zip(group, interrupted.states, strict=True):
                     if index not in divergences:
                         checkpoints[index].save(state)
                 raise KeyboardInterrupt from None
+            hold()
             for index, state in zip(group, trained, strict=True):
                 states[index] = state
                 if index not in divergences:
@@ -219,6 +243,7 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
 
         evaluations = [loop.evaluate(task, state.params, dataset.test, clock=clock) for state in states]
         total = time.perf_counter() - started
+        hold()
         for index, (run, state, evaluation) in enumerate(zip(runs, states, evaluations, strict=True)):
             spent = {part: seconds / len(runs) for part, seconds in dataclasses.asdict(clock).items()}
             # The epochs before a resumption count, as if nothing had happened.
@@ -232,6 +257,17 @@ def _train(runs: Sequence[Run], configs: Sequence[RunConfig], options: Options, 
                 "seconds": {part: round(seconds, 3) for part, seconds in spent.items()},
             }
             run.finish(result, evaluation.predictions, dataset.test.labels)
+
+
+def _without_metrics(run: Run, steps: int) -> Callable[[int], str]:
+    """Says why not to go on from a checkpoint whose epochs are not all in metrics.jsonl (which was damaged)."""
+    ends = {line["step"] for line in run.metrics()}
+
+    def refuse(step: int) -> str:
+        lost = sum(end not in ends for end in range(steps, step + 1, steps))
+        return f"metrics.jsonl lacks {lost} of its epochs" if lost else ""
+
+    return refuse
 
 
 def describe(dataset: data.Dataset) -> dict[str, Any]:
@@ -262,8 +298,7 @@ def _outcome(
     elif not math.isfinite(evaluation.loss):
         status = "diverged"
         reason = f"the test loss was {evaluation.loss} after step {int(state.step):,}; try a smaller --learning_rate"
-    lines = run.metrics()
-    last = lines[-1] if lines else {}
+    last = run.last_metrics() or {}
     labels, predictions = dataset.test.labels, evaluation.predictions
     return {
         "status": status,
@@ -276,7 +311,7 @@ def _outcome(
             name: float((predictions[labels == index] == index).mean()) if (labels == index).any() else None
             for index, name in enumerate(dataset.class_names)
         },
-        "epochs": len(lines),
+        "epochs": last.get("epoch", 0),
         "steps": int(state.step),
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,

@@ -14,13 +14,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Literal, Protocol
 
 from convjax.config import RunConfig, UserError
+from convjax.files import DiskError
+from convjax.sweeps.claims import Claim, Claimed
 from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset
-from convjax.sweeps.store import Claim, Claimed, Run
+from convjax.sweeps.store import Run
 
 SEED_MODES = ("auto", "serial", "vmap", "processes")
 EXECUTORS = ("local", "ray")
@@ -95,12 +97,12 @@ class Sweep:
         return Run.of(self.options.workdir, self.experiment, config)
 
     def status(self, config: RunConfig) -> tuple[str, str]:
-        """`done`, `diverged`, `failed` (in this sweep) or `todo`, and the reason."""
+        """`done`, `diverged`, `failed` (in this sweep) or `todo`, and the reason. A damaged run is to do again."""
         run = self.run(config)
         try:
             result = run.result()
         except UserError as error:
-            return "failed", str(error)
+            return "todo", str(error)
         if result is not None:
             return result["status"], result.get("reason", "")
         path = run.path / "failure.json"
@@ -128,6 +130,7 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
                 with run.claim():
                     run.reset()
         sweep = dataclasses.replace(sweep, options=dataclasses.replace(sweep.options, resume=True))
+    _mend(sweep)
     open_runs = _settle(sweep, sweep.configs, reporter)
     if not open_runs:
         return
@@ -146,6 +149,15 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
     groups = sweep.cells if mode == "vmap" else [(config,) for config in open_runs]
     is_open = set(open_runs)
     _run_groups(sweep, [[config for config in group if config in is_open] for group in groups], reporter)
+
+
+def _mend(sweep: Sweep) -> None:
+    """Sets aside what is damaged of runs that count as done; the others are looked at when they are run."""
+    for config in sweep.configs:
+        run = sweep.run(config)
+        if (run.path / "result.json").exists() and run.damage():
+            with suppress(Claimed), run.claim():
+                run.mend()
 
 
 def _choose_mode() -> Literal["serial", "vmap"]:
@@ -180,15 +192,23 @@ def _run_group(sweep: Sweep, group: list[RunConfig], reporter: SweepReporter) ->
         # Another process may have finished some between our look and our claim.
         mine = [config for config in claims if sweep.status(config)[0] == "todo"]
         if mine:
-            attempt(sweep, mine, reporter.started(mine[0]), list(claims.values()))
+            with suppress(Claimed):  # we were suspended for so long that another took a run over
+                attempt(sweep, mine, reporter.started(mine[0]), [claims[config] for config in mine])
         _settle(sweep, list(claims), reporter)
         return [config for config in group if config not in claims]
 
 
 def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, claims: Sequence[Claim]) -> None:
-    """Does runs whose claims we hold; an error is recorded in their directories."""
+    """Does runs whose claims we hold; an error is recorded in their directories.
+
+    Raises:
+      Claimed: one of the claims was lost.
+      DiskError: nothing can be recorded, and the next run would fare no better.
+    """
     try:
         execute(configs, sweep.experiment, sweep.options, reporter, claims=claims)
+    except (Claimed, DiskError):
+        raise
     except Exception as error:
         text = traceback.format_exc()
         for config in configs:
@@ -263,10 +283,19 @@ def _work(sweep: Sweep, place: int, jobs: int, parent: int) -> None:
     logging.set_verbosity(logging.WARNING)
     _die_with_parent(parent)
     configs = sweep.configs
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), _exit_on(DiskError):
         for config in configs[place::jobs] + [c for index, c in enumerate(configs) if index % jobs != place]:
             with suppress(Claimed):
                 claim_and_attempt(sweep, config)
+
+
+@contextmanager
+def _exit_on(kind: type[Exception]) -> Iterator[None]:
+    """Ends the process with the error's one line; the parent finds the same trouble when it records the death."""
+    try:
+        yield
+    except kind as error:
+        sys.exit(str(error))
 
 
 def _die_with_parent(parent: int) -> None:

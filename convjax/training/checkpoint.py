@@ -4,9 +4,14 @@ A checkpoint is the whole state: step, parameters, optimizer state and the sums 
 is a function of seed and epoch, so nothing else is needed to go on exactly where a run stopped.
 """
 
+import functools
 import hashlib
 import json
 import logging
+import os
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,59 +32,96 @@ _log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints in `RUN/checkpoints`, one folder a step. Orbax writes each under a temporary name first."""
 
-    def __init__(self, run_dir: Path, *, keep: int | None = KEPT):
-        """`keep` is how many of the newest to keep, None for all."""
+    def __init__(self, run_dir: Path, *, keep: int | None = KEPT, read_only: bool = False):
+        """`keep` is how many of the newest to keep, None for all.
+
+        `read_only` is for those who look at a run that another process may be working on: nothing is tidied up.
+        """
+        _ignore_late_callbacks()
         # Orbax reports each save at INFO and harmless choices at WARNING.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self._manager = ocp.CheckpointManager(
-            (run_dir / FOLDER).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
-            ),
+        self._folder = (run_dir / FOLDER).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState) -> None:
-        """Keeps `state` under its step; a no-op if that step is kept already."""
+        """Keeps `state` under its step; a no-op if that step is kept already.
+
+        Raises:
+          OSError: the disk is full, ... The checkpoints there were are as they were.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave({"sha256": state_digest(state)})
-            ),
-        )
+        number = 0
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave({"sha256": state_digest(state)})
+                ),
+            )
+        except Exception as error:
+            number = _system_error(error)
+            if not number:
+                raise
+        if number:
+            # Not raised within the handler: Orbax's error would keep its half-done writes, which complain at exit.
+            raise OSError(number, os.strerror(number), os.fspath(self._folder))
 
-    def restore(self, like: TrainState, *, set_aside: bool = True, only: int | None = None) -> TrainState | None:
+    def restore(
+        self,
+        like: TrainState,
+        *,
+        set_aside: bool = True,
+        only: int | None = None,
+        refuse: Callable[[int], str] = lambda step: "",
+    ) -> TrainState | None:
         """The newest sound state, or with `only` that of this step, shaped as `like`; None where there is none.
 
         A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning, and
         with `set_aside` moved to `RUN/damaged-checkpoint-STEP`: left where it is it would stand in the way of the
-        sound one that the resumed run makes of this step.
+        sound one that the resumed run makes of this step. The same goes for one of a step that `refuse` gives a reason
+        against.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             if only is not None and step != only:
                 continue
-            try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()),
-                )
-                if restored["digest"]["sha256"] == state_digest(restored["state"]):
-                    return restored["state"]
-                reason = "its content is not what was saved"
-            except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
-                reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+            state, reason = None, refuse(step)
+            if not reason:
+                state, reason = self._read(step, abstract)
+            if not reason:
+                return state
             if set_aside:
                 self._set_aside(step)
-            _log.warning(
-                "checkpoint %s in %s is damaged (%s); using an older one", step, self._manager.directory, reason
-            )
+            _log.warning("checkpoint %s in %s is damaged (%s); using an older one", step, self._folder, reason)
         return None
 
+    def damage(self, like: TrainState) -> dict[int, str]:
+        """What is wrong with which checkpoint; nothing is moved."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        reasons = {step: self._read(step, abstract)[1] for step in self.steps()}
+        return {step: reason for step, reason in reasons.items() if reason}
+
+    def _read(self, step: int, abstract: Any) -> tuple[TrainState | None, str]:
+        """A checkpoint's state, or None and what is wrong with it."""
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore())
+            )
+            if restored["digest"]["sha256"] == state_digest(restored["state"]):
+                return restored["state"], ""
+            return None, "its content is not what was saved"
+        except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
+            return None, f"{type(error).__name__}: {error}".split("\n")[0][:200]
+
     def _set_aside(self, step: int) -> None:
-        folder = Path(self._manager.directory)
+        folder = self._folder
         number, target = 0, folder.parent / f"damaged-checkpoint-{step}"
         while target.exists():
             number += 1
@@ -94,6 +136,29 @@ class Checkpoints:
     def close(self) -> None:
         """Frees Orbax's threads."""
         self._manager.close()
+
+
+@functools.cache
+def _ignore_late_callbacks() -> None:
+    """After the first damaged array Orbax closes its loop, and TensorStore's reads of the others complain to stderr."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _system_error(error: BaseException | None) -> int:
+    """The `errno` behind an error of Orbax's, or 0; TensorStore, which writes arrays, has it in its message only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 def state_digest(state: Any) -> str:
@@ -132,7 +197,7 @@ def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task
         kept = ", ".join(map(str, kept_steps(run_dir)))
         raise UserError(f"{run_dir} has no checkpoint of step {step}; kept are: {kept}")
     like = jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
-    checkpoints = Checkpoints(run_dir, keep=None)
+    checkpoints = Checkpoints(run_dir, read_only=True)
     state = checkpoints.restore(like, set_aside=False, only=step)
     checkpoints.close()
     if state is None:

@@ -17,6 +17,7 @@ from convjax.sweeps import runner
 from convjax.sweeps.run import Options, Silent
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from convjax.sweeps.store import find_runs
+from convjax.training import loop
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "resumed_at_step")
@@ -200,3 +201,15 @@ def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch)
     failure = json.loads((sweep.run(sweep.configs[0]).path / "failure.json").read_text())
     assert failure["error"] == "RuntimeError: no memory left"
     assert "in broken" in failure["traceback"]
+
+
+def test_neither_the_order_of_a_sweep_nor_what_it_shows_nor_its_checkpoints_change_a_number(
+    small, tmp_path, serial, monkeypatch
+):
+    """One step a look at the device, a checkpoint at each, the cells and seeds backwards."""
+    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    sweep = make_sweep(small, tmp_path, checkpoint_minutes=1e-9)
+    backwards = tuple(cell[::-1] for cell in sweep.cells[::-1])
+    run_sweep(Sweep("study", backwards, sweep.options), SweepOptions(seed_mode="serial"), Recorder())
+    assert outcomes(tmp_path) == serial

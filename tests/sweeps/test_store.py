@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from convjax.config import FIELD_NAMES, RunConfig, UserError
-from convjax.sweeps.store import Claimed, Run, find_runs, read_correct, read_run, read_runs
+from convjax.sweeps.claims import Claimed
+from convjax.sweeps.store import Run, find_runs, read_correct, read_run, read_runs
 
 RESULT = {
     "status": "done",

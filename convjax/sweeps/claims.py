@@ -1,0 +1,242 @@
+"""Claims: who works on a run. One process at a time, on this machine or another, and never a dead one for long.
+
+A claim is a file `.claim-N` in the run's folder that its owner keeps locked and touches every few seconds. The highest
+N counts. To take over from an owner that has gone is to make `.claim-(N+1)`, which only one process can: file systems
+let exactly one of many make a name, even those that know no locks.
+
+Has the owner gone? On one machine the lock tells at once, since the kernel frees it however a process ends. Between
+machines locks may not reach (NFS with `local_lock`, Lustre with `localflock`) or not exist, so there the time of the
+file tells: an owner whose heartbeat stopped for `STALE_SECONDS` is taken for dead. Should it only have slept so long
+(a suspended machine), it finds a higher N before its next write, and stops: see `Claim.require`.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+_NAME = re.compile(r"\.claim-(\d+)")
+_SCRATCH = ".claim."
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+class Claimed(Exception):
+    """Another process works on the run. The message says which."""
+
+
+class Claim:
+    """A run taken for this process. Give it back with `close`, or use it as a context."""
+
+    def __init__(self, folder: Path):
+        """Takes the run in `folder`.
+
+        Raises:
+          Claimed: another process has it.
+          OSError: the folder cannot be written to.
+        """
+        self._folder = folder
+        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "since": _now()}
+        while True:
+            number = _newest(folder)
+            if (owner := _living(folder, number)) is not None:
+                raise Claimed(f"{folder} is being run by {describe(owner)}")
+            self._number = number + 1
+            with suppress(FileExistsError):  # somebody was quicker: look again who it is
+                self._descriptor = self._make()
+                break
+        self._tidy()
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="convjax-heartbeat", daemon=True)
+        self._heart.start()
+
+    @property
+    def _path(self) -> Path:
+        return _path(self._folder, self._number)
+
+    def _make(self) -> int:
+        """Makes our file, whole and locked before it has its name; its descriptor.
+
+        Raises:
+          FileExistsError: another process has made it.
+        """
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_SCRATCH)
+        try:
+            _lock(descriptor)
+            self._write(descriptor)
+            os.link(temporary, self._path)
+            return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _NO_LINKS:
+                raise
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _lock(descriptor)
+        self._write(descriptor)
+        return descriptor
+
+    def _write(self, descriptor: int) -> None:
+        content = json.dumps(self._owner).encode()
+        while content:  # a disk that is almost full takes a part, and tells the reason when asked for the rest
+            content = content[os.write(descriptor, content) :]
+
+    def _tidy(self) -> None:
+        """Removes older claims, and what killed processes left of making theirs.
+
+        Raises:
+          Claimed: ours is not the newest. Somebody as slow as two claims of others makes a name that has come and gone.
+        """
+        for other in sorted(_numbers(self._folder), reverse=True):
+            if other > self._number:
+                os.close(self._descriptor)
+                self._path.unlink(missing_ok=True)
+                raise Claimed(f"{self._folder} is being run by another process")
+            if other < self._number:
+                _path(self._folder, other).unlink(missing_ok=True)
+        for left in self._folder.glob(f"{_SCRATCH}*"):
+            with suppress(FileNotFoundError):
+                if os.fstat(self._descriptor).st_mtime - left.stat().st_mtime > STALE_SECONDS:
+                    left.unlink()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self._descriptor)
+            except OSError:
+                return
+
+    def require(self) -> None:
+        """Makes sure that the run is still ours; call it before a write.
+
+        Raises:
+          Claimed: this process was still for so long that another took the run over.
+        """
+        if _newest(self._folder) != self._number:
+            raise Claimed(f"{self._folder} was taken over while this process was suspended")
+
+    def close(self) -> None:
+        """Gives the run back."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._heart.join()
+        with suppress(OSError):  # on a full disk; the lock goes all the same
+            os.pwrite(self._descriptor, json.dumps({**self._owner, "released": _now()}).encode(), 0)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def last_owner(folder: Path) -> dict[str, Any]:
+    """Who made the newest claim, whether it still holds or not; empty where there is none."""
+    number = _newest(folder)
+    return _read(_path(folder, number)) if number else {}
+
+
+def living_owner(folder: Path) -> dict[str, Any] | None:
+    """Who works on the run now; None where nobody does."""
+    return _living(folder, _newest(folder))
+
+
+def _living(folder: Path, number: int) -> dict[str, Any] | None:
+    """The owner of a claim, if there is such a claim and its owner lives."""
+    path = _path(folder, number)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        owner = _read(path)
+        if owner.get("released"):
+            return None
+        locks = _lock(descriptor, shared=True)
+        if locks == "held":
+            return owner
+        if locks == "ours" and owner.get("machine") == _machine():
+            return None
+        return owner if _age(descriptor, folder) < STALE_SECONDS else None
+    finally:
+        os.close(descriptor)
+
+
+def describe(owner: dict[str, Any]) -> str:
+    """`process 4711 on crunch since 2026-01-02T03:04:05+0000`."""
+    if not {"pid", "host", "since"} <= set(owner):
+        return "another process"
+    return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+
+
+def _lock(descriptor: int, *, shared: bool = False) -> str:
+    """`ours` (the lock was free), `held` by another process, or `none` where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return "ours"
+    except BlockingIOError:
+        return "held"
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return "none"
+        raise
+
+
+def _age(descriptor: int, folder: Path) -> float:
+    """Seconds since the file was touched, by the clock of its file system: machines' clocks differ."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_SCRATCH) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        now = time.time()
+    return now - os.fstat(descriptor).st_mtime
+
+
+def _numbers(folder: Path) -> list[int]:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
+
+
+def _newest(folder: Path) -> int:
+    return max(_numbers(folder), default=0)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f".claim-{number}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads(path.read_bytes())
+        return owner if isinstance(owner, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _machine() -> str:
+    """Names this boot of this machine: locks hold within it, and all of them are gone after it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
