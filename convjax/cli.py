@@ -20,6 +20,7 @@ from convjax.config import (
     POOLS,
     PRECISIONS,
     SCHEDULES,
+    STREAMING,
     RunConfig,
     UnavailableError,
     UserError,
@@ -101,6 +102,13 @@ def define_run_flags() -> None:
     flags.DEFINE_integer("keep_checkpoints", 2, "how many of a run's newest checkpoints to keep; 0 for all", 0)
     flags.DEFINE_float("checkpoint_minutes", 10, "also keep a checkpoint within an epoch this often; 0 for never", 0)
     flags.DEFINE_bool("debug_nans", False, "when the loss is NaN or infinite, stop and name the operation it came from")
+    flags.DEFINE_enum(
+        "streaming",
+        "auto",
+        STREAMING,
+        "bring training images to the device in batches while it computes; auto: where they exceed --memory_limit",
+    )
+    flags.DEFINE_integer("memory_limit", 0, "MiB of training images the device may hold; 0 for half of its memory", 0)
     flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run folder")
     flags.DEFINE_bool(
         "diagnostics", True, "after each epoch measure every layer: norms of weights and gradients, dead channels"
@@ -133,6 +141,8 @@ def options_from_flags() -> "Options":
         checkpoint_minutes=values.checkpoint_minutes,
         debug_nans=values.debug_nans,
         diagnostics=values.diagnostics,
+        streaming=values.streaming,
+        memory_limit=values.memory_limit,
     )
 
 

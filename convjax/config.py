@@ -39,6 +39,7 @@ OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16")
 CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
+STREAMING = ("auto", "yes", "no")
 
 _EVERY = "+"
 """Behind one value of `pool`: after the last convolution too."""

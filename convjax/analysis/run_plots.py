@@ -236,7 +236,7 @@ def _test_set(
     """Test images and labels, and the logits of the run's newest checkpoint."""
     from convjax.sweeps.run import load_dataset
     from convjax.training.checkpoint import load_params
-    from convjax.training.steps import predict
+    from convjax.training.loop import predict_all
 
     dataset = load_dataset(config.dataset, data_dir, config.train_size, config.validation_size)
     if dataset.fingerprint != result["dataset_fingerprint"]:
@@ -245,5 +245,4 @@ def _test_set(
             f"({result['dataset_fingerprint']}); give the --data_dir that the run had"
         )
     _, task, params = load_params(run.path)
-    logits = np.asarray(predict(params, dataset.test.images, task=task))
-    return dataset.test.images, dataset.test.labels, logits
+    return dataset.test.images, dataset.test.labels, predict_all(task, params, dataset.test)

@@ -44,6 +44,7 @@ class Options:
       checkpoint_minutes: also keep one within an epoch when the last is older than this; 0 for never.
       debug_nans: a loss that is not finite is an error, which names the operation that it came from.
       diagnostics: also measure the layers after each epoch, see `convjax.training.diagnostics`.
+      streaming, memory_limit: whether training images are streamed, see `convjax.training.feed.must_stream`.
     """
 
     data_dir: str = ""
@@ -54,6 +55,8 @@ class Options:
     checkpoint_minutes: float = 10
     debug_nans: bool = False
     diagnostics: bool = True
+    streaming: str = "auto"
+    memory_limit: int = 0
 
 
 class Reporter(Protocol):
@@ -138,6 +141,7 @@ def _train(
     from convjax.training.checkpoint import Checkpoints
     from convjax.training.diagnostics import layer_diagnostics
     from convjax.training.divergence import Divergence, first_nonfinite
+    from convjax.training.feed import must_stream
     from convjax.training.steps import Task, steps_per_epoch
 
     def hold() -> None:
@@ -153,7 +157,8 @@ def _train(
     clock.data = time.perf_counter() - started
     task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
     steps = steps_per_epoch(len(dataset.train.labels), common.batch_size)
-    environment = backend.environment()
+    streaming = must_stream(options.streaming, dataset.train, options.memory_limit)
+    environment = {"streaming": streaming, **backend.environment()}
     hold()
     for run, config in zip(runs, configs, strict=True):
         run.start(config, {"data": describe(dataset), **environment})
@@ -221,6 +226,7 @@ def _train(
                     [configs[index] for index in group],
                     dataset,
                     [states[index] for index in group],
+                    streaming=streaming,
                     clock=clock,
                     on_progress=reporter.progress,
                     on_epoch=on_epoch,

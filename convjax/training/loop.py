@@ -10,11 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.training.divergence import Divergence, diagnose
+from convjax.training.feed import CHUNK_BYTES, Resident, Streamed, chunk_steps, image_bytes, prefetched
 from convjax.training.steps import (
+    EVAL_CHUNK,
     Keys,
     Sums,
     Task,
@@ -109,18 +112,25 @@ class Programs:
       train: `train_epoch` without its `task`; its state is donated. With `replicas`, states, orders and keys have a
         leading axis: that many seeds are trained at once.
       replicas: 0 for a single run without that axis.
+      chunk_steps: steps in one call's data where it is streamed; 0 where it is all there.
     """
 
     train: Callable[..., TrainState]
     task: Task
     examples: int
     replicas: int
+    chunk_steps: int = 0
 
     @staticmethod
     @functools.lru_cache(maxsize=8)
-    def compile(task: Task, examples: int, replicas: int = 0) -> "Programs":
+    def compile(task: Task, examples: int, replicas: int = 0, chunk_steps: int = 0) -> "Programs":
         """Compiles, or takes what was compiled before."""
-        steps = steps_per_epoch(examples, task.batch_size)
+        steps = chunk_steps or steps_per_epoch(examples, task.batch_size)
+        rows = chunk_steps * task.batch_size or examples
+        data = (
+            jax.ShapeDtypeStruct((rows, *task.image_shape), jnp.uint8),
+            jax.ShapeDtypeStruct((rows,), jnp.int32),
+        )
         single = (
             jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task)),
             jax.ShapeDtypeStruct((steps, task.batch_size), jnp.int32),
@@ -128,13 +138,14 @@ class Programs:
         )
         function = functools.partial(train_epoch, task=task)
         if replicas:
-            function = jax.vmap(function, in_axes=(0, None, None, 0, None, None, 0))
-            single = jax.tree.map(lambda x: jax.ShapeDtypeStruct((replicas, *x.shape), x.dtype), single)
+            own = 0 if chunk_steps else None
+            function = jax.vmap(function, in_axes=(0, own, own, 0, None, None, 0))
+            replicate = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct((replicas, *x.shape), x.dtype))
+            single, data = replicate(single), replicate(data) if chunk_steps else data
         state, order, keys = single
-        images = jax.ShapeDtypeStruct((examples, *task.image_shape), jnp.uint8)
-        labels, bound = jax.ShapeDtypeStruct((examples,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-        lowered = jax.jit(function, donate_argnums=0).lower(state, images, labels, order, bound, bound, keys)
-        return Programs(lowered.compile(), task, examples, replicas)
+        bound = jax.ShapeDtypeStruct((), jnp.int32)
+        lowered = jax.jit(function, donate_argnums=0).lower(state, *data, order, bound, bound, keys)
+        return Programs(lowered.compile(), task, examples, replicas, chunk_steps)
 
     @property
     def steps(self) -> int:
@@ -168,6 +179,7 @@ def fit(
     dataset: Dataset,
     states: Sequence[TrainState] | None = None,
     *,
+    streaming: bool = False,
     clock: Clock | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[int, EpochMetrics, TrainState], None] = lambda index, metrics, state: None,
@@ -182,6 +194,7 @@ def fit(
       configs: the runs.
       dataset: their data, already cut to `train_size` and `validation_size`.
       states: where checkpoints left the runs, all at one step; by default the runs start. They are consumed.
+      streaming: bring the training images to the device in chunks, not all at once; the numbers are the same.
       clock: gets the seconds spent.
       on_progress: called a few times a second, with the means over the runs.
       on_epoch: called after each epoch for each run, with its index and the state that starts its next epoch.
@@ -202,10 +215,11 @@ def fit(
     if states is None:
         states = clock.timed("compile", lambda: [initial_state(config, task) for config in configs])
     replicas = len(configs) if len(configs) > 1 else 0
-    programs = clock.timed("compile", Programs.compile, task, len(dataset.train.labels), replicas)
+    chunk = chunk_steps(dataset.train, config.batch_size, replicas) if streaming else 0
+    programs = clock.timed("compile", Programs.compile, task, len(dataset.train.labels), replicas, chunk)
     all_keys = [make_keys(config.seed) for config in configs]
     keys, state = programs.stack(all_keys), programs.stack(states)
-    images, labels = clock.timed("data", lambda: jax.device_put((dataset.train.images, dataset.train.labels)))
+    feeds = Streamed(dataset.train, chunk) if streaming else clock.timed("data", Resident, dataset.train)
     done = max(int(state.step) for state in states)
     alive = [index for index, state in enumerate(states) if not diverged(state)]
 
@@ -215,25 +229,28 @@ def fit(
         step = done % programs.steps if epoch == done // programs.steps else 0
         started = time.perf_counter()
         order = clock.timed("train", programs.order, all_keys, epoch)
-        chunk = _FIRST_CHUNK
+        coming, feed, stride = feeds.epoch(order, step), None, _FIRST_CHUNK
         while step < programs.steps and alive:
-            stop = min(step + chunk, programs.steps)
+            if feed is None or step == feed.stop:
+                feed = clock.timed("data", next, coming)
+            stop = min(step + stride, feed.stop)
+            bounds = step - feed.first, stop - feed.first
             # The state is consumed; should the loss diverge, this is where the search for the step begins.
-            before, begun, living = jax.tree.map(jnp.copy, state), step, alive
+            before, living = jax.tree.map(jnp.copy, state), alive
             chunk_started = time.perf_counter()
-            state = clock.timed("train", programs.train, state, images, labels, order, step, stop, keys)
+            state = clock.timed("train", programs.train, state, *feed.data, *bounds, keys)
             rate = (stop - step) / max(time.perf_counter() - chunk_started, 1e-6)
-            step, chunk = stop, max(1, int(rate * _PROGRESS_SECONDS))
+            step, stride = stop, max(1, int(rate * _PROGRESS_SECONDS))
             losses, accuracies = _means(jax.device_get(state.sums))
             alive = [index for index in alive if math.isfinite(losses[index])]
             for index in living:
                 if index not in alive:
-                    failed = int(programs.unstack(state.step)[index]) - 1 - epoch * programs.steps
+                    failed = int(programs.unstack(state.step)[index]) - 1 - epoch * programs.steps - feed.first
                     # The same program again, up to the step that failed.
-                    at = programs.train(jax.tree.map(jnp.copy, before), images, labels, order, begun, failed, keys)
-                    row = programs.unstack(order)[index][failed]
+                    at = programs.train(jax.tree.map(jnp.copy, before), *feed.data, bounds[0], failed, keys)
+                    images, labels, rows = feed.of(index)
                     at = programs.unstack(at)[index]
-                    on_divergence(index, diagnose(at, images, labels, row, all_keys[index], task=task))
+                    on_divergence(index, diagnose(at, images, labels, rows[failed], all_keys[index], task=task))
             if alive:
                 means = float(np.mean(losses[alive])), float(np.mean(accuracies[alive]))
                 on_progress(Progress(epoch + 1, config.epochs, step, programs.steps, *means))
@@ -281,7 +298,7 @@ def _means(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
 
 def evaluate(task: Task, params: Any, split: Split, *, clock: Clock | None = None) -> Evaluation:
     """Evaluates `params` on every example of `split`."""
-    logits = (clock or Clock()).timed("eval", lambda: np.asarray(predict(params, split.images, task=task)))
+    logits = (clock or Clock()).timed("eval", predict_all, task, params, split)
     wide = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinite logits of a network that diverged: its loss is NaN
         shifted = wide - wide.max(axis=-1, keepdims=True)
@@ -289,3 +306,17 @@ def evaluate(task: Task, params: Any, split: Split, *, clock: Clock | None = Non
     losses = -np.take_along_axis(log_probabilities, split.labels[:, None].astype(np.int64), axis=-1)
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == split.labels))
     return Evaluation(float(losses.mean()), accuracy, logits)
+
+
+def predict_all(task: Task, params: Any, split: Split) -> Float[np.ndarray, "examples classes"]:
+    """Logits of every image of a split of any size: the device gets a block of images at a time."""
+    count = len(split.labels)
+    block = min(count, max(1, CHUNK_BYTES // (image_bytes(split) * EVAL_CHUNK)) * EVAL_CHUNK)
+
+    def make(index: int) -> jax.Array:
+        part = np.asarray(split.images[index * block : (index + 1) * block])
+        # The last block is filled up: one size, one program.
+        return jax.device_put(np.pad(part, ((0, block - len(part)), (0, 0), (0, 0), (0, 0))))
+
+    parts = [np.asarray(predict(params, images, task=task)) for images in prefetched(make, -(-count // block))]
+    return np.concatenate(parts)[:count]

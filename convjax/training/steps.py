@@ -263,8 +263,11 @@ def take_batch(
     labels: Int[Array, " examples"],
     index: Int[Array, " batch"],
 ) -> Batch:
-    """The examples that a row of `epoch_order` names."""
-    rows = jnp.maximum(index, 0)
+    """The examples that a row of an epoch's order names.
+
+    A negative entry -1 - i is the padding of a short batch: example i is computed and counts for nothing.
+    """
+    rows = jnp.where(index >= 0, index, -1 - index)
     return Batch(images[rows], labels[rows], (index >= 0).astype(jnp.float32))
 
 
