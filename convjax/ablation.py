@@ -1,6 +1,7 @@
 """The machinery of the ablation scripts: flags, grid, sweep, table and report of one question."""
 
 import dataclasses
+import functools
 import os
 import shlex
 import sys
@@ -110,7 +111,7 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
         if name == "seed":
             continue
         if name in flags.FLAGS and flags.FLAGS[name].present:
-            given = flags.FLAGS[name].value
+            given = str(flags.FLAGS[name].value)
             if name in set_by_arms:
                 raise UserError(
                     f"--{name} is what the arms of this experiment set; use experiments.grid for other arms"
@@ -153,6 +154,7 @@ class Layout:
         """Prints the question, the arms and what is left to do."""
         print(self.study.question)
         _print_cells(self.grid, self.study)
+        _print_notes(self.sweep)
         print(_display(self.sweep, self.grid).plan(), flush=True)
 
     def missing(self) -> int:
@@ -195,7 +197,8 @@ def lay_out(study: Study) -> Layout:
     baseline = _baseline(study, arms)
     reference = next(arm for arm in arms if all(arm.get(name, value) == value for name, value in baseline.items()))
     match = values.match if "match" in values and values["match"].present else study.match
-    grid = make_grid(base, arms, data.image_info, match=match, reference=reference)
+    image_info = functools.partial(data.image_info, data_dir=values.data_dir)
+    grid = make_grid(base, arms, image_info, match=match, reference=reference)
     if grid.invalid:
         for cell in grid.invalid:
             print(f"impossible: {cell.label}: {cell.reason}", file=sys.stderr)
@@ -236,6 +239,7 @@ def do(layout: Layout) -> int:
     sweep, grid = layout.sweep, layout.grid
     print(layout.study.question)
     _print_cells(grid, layout.study)
+    _print_notes(sweep)
     display = _display(sweep, grid)
     try:
         print(display.plan(), flush=True)
@@ -258,13 +262,21 @@ def _print_cells(grid: Grid, study: Study) -> None:
         print(study.details(grid.cells))
 
 
+def _print_notes(sweep: "Sweep") -> None:
+    from convjax.sweeps.runner import data_notes
+
+    for line in data_notes(sweep):
+        print(line)
+
+
 def _display(sweep: "Sweep", grid: Grid) -> "SweepDisplay":
     from convjax.sweeps.display import Cost, SweepDisplay
     from convjax.sweeps.run import load_dataset
 
     labels, costs = {}, {}
     for cell, configs in zip(grid.cells, sweep.cells, strict=True):
-        examples = len(load_dataset(cell.config.dataset, sweep.options.data_dir, 0, 0).train.labels)
+        dataset = load_dataset(cell.config.dataset, sweep.options.data_dir, 0, 0, **cell.config.data_settings)
+        examples = len(dataset.train.labels)
         for config in configs:
             labels[config] = f"{cell.label} seed {config.seed}"
             costs[config] = Cost.of(config, cell.flops, examples)

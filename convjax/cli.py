@@ -10,6 +10,7 @@ from absl import app, flags, logging
 
 from convjax.config import (
     ACTIVATIONS,
+    COLORS,
     CONVOLUTIONS,
     FIELD_NAMES,
     HEADS,
@@ -38,7 +39,8 @@ def _listed(values: Sequence[str]) -> str:
 
 
 _HELP = {
-    "dataset": "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), or any TFDS image-classification name",
+    "dataset": "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), cats_vs_dogs, cats_vs_dogs_small, "
+    "folder:PATH (images, one sub-folder a class), or any TFDS image-classification name",
     "model": f"{_listed(MODELS)}: the chapter's convnet, the same with unshared weights, or the dense baseline of the "
     "chapter before",
     "channels": "output channels, one per convolution",
@@ -65,6 +67,9 @@ _HELP = {
     "validation_size": "hold out a fixed stratified slice of the training images; 0 for none",
     "seed": "of initialisation, shuffling, dropout and augmentation",
     "precision": f"{_listed(PRECISIONS)}: of the computation; parameters are always float32",
+    "image_size": "resize every image to N or HxW; 0 for the size the data set has",
+    "color": f"{_listed(COLORS)}: auto is what the data set has",
+    "skip_corrupt": "leave out files of a folder that are no sound images, and count them; else they are an error",
     "conv": f"{_listed(CONVOLUTIONS)}: how convolutions are computed",
     "head": f"{_listed(HEADS)}: the last feature map flattened, or averaged over its positions",
     "pixels": f"{_listed(PIXELS)}: the image as it is, or its pixels in one fixed random order",
@@ -82,7 +87,9 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
         default, text = getattr(_DEFAULTS, name), _HELP[name]
         if name == "dense_units":
             default = ""
-        if grid:
+        if field_type(name) is bool:
+            flags.DEFINE_bool(name, default, text)
+        elif grid:
             flags.DEFINE_string(name, str(default), f"{text}; a comma separates the values of a grid")
         elif field_type(name) is int:
             flags.DEFINE_integer(name, default, text)

@@ -40,6 +40,10 @@ SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16")
 CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
 STREAMING = ("auto", "yes", "no")
+COLORS = ("auto", "grey", "rgb")
+FOLDER = "folder:"
+"""Begins the name of a data set that is a folder of images."""
+LARGEST_SIDE = 4096
 
 _EVERY = "+"
 """Behind one value of `pool`: after the last convolution too."""
@@ -88,6 +92,10 @@ class RunConfig:
         positions (global average pooling).
       pixels: `grid`, or `permuted`: one fixed permutation of every image's pixels before the first layer, which
         takes away that neighbours in the image are neighbours for the network.
+      image_size: every image is resized to it, `N` or `HxW`; `0` for the size the data set has.
+      color: `grey` or `rgb`; `auto` for what the data set is.
+      skip_corrupt: leave out files of a folder of images that cannot be used; else they are an error. The run's
+        fingerprint is that of the images that are left.
 
     Raises:
       UserError: a field has an impossible value.
@@ -121,6 +129,9 @@ class RunConfig:
     conv: str = "auto"
     head: str = dataclasses.field(default="flatten", metadata=_NEW)
     pixels: str = dataclasses.field(default="grid", metadata=_NEW)
+    image_size: str = dataclasses.field(default="0", metadata=_NEW)
+    color: str = dataclasses.field(default="auto", metadata=_NEW)
+    skip_corrupt: bool = dataclasses.field(default=False, metadata=_NEW)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -132,6 +143,7 @@ class RunConfig:
         _choice("model", self.model, MODELS)
         if not self.dataset:
             raise UserError("--dataset is empty; name a data set, such as --dataset=mnist")
+        self._put_data(put)
         put("dense_units", self.dense_units or ("512" if self.model == "dense" else "64"))
         put("dense_units", _join(_integers("dense_units", self.dense_units, minimum=0)))
         if self.dense_units != "0" and 0 in self.hidden_units:
@@ -205,6 +217,21 @@ class RunConfig:
             ("seed", 0),
         ):
             _at_least(name, getattr(self, name), minimum)
+
+    def _put_data(self, put: Callable[[str, Any], None]) -> None:
+        _choice("color", self.color, COLORS)
+        if self.image_size != "0":
+            size = _window("image_size", self.image_size, 1)
+            if max(size) > LARGEST_SIDE:
+                raise UserError(
+                    f"--image_size={self.image_size} is out of range; expected 1 to {LARGEST_SIDE} a side, such as 150"
+                )
+            put("image_size", _format_window(size))
+        if self.skip_corrupt and not self.dataset.startswith(FOLDER):
+            raise UserError(
+                f"--skip_corrupt has no effect with --dataset={self.dataset}, only with {FOLDER}PATH; "
+                "leave the flag out"
+            )
 
     def _put_canonical_windows(self, put: Callable[[str, Any], None]) -> None:
         """Pooling windows that are not used become those that are; a stride that is the window's becomes 0."""
@@ -292,6 +319,12 @@ class RunConfig:
         """Dropout rate after each convolution block, then after each hidden dense layer."""
         rates = [float(part) for part in self.dropout.split("-")]
         return _spread_dropout(rates, self.model, len(self.layer_channels), len(self.hidden_units))
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """Those of `image_size`, `color` and `skip_corrupt` that are set, as keywords of `convjax.data.load`."""
+        names = ("image_size", "color", "skip_corrupt")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != _FIELDS[name].default}
 
     def _windows(self, name: str) -> tuple[Window, ...]:
         windows = [_window(name, part, 0) for part in getattr(self, name).split("-")]
@@ -383,7 +416,7 @@ FIELD_NAMES: tuple[str, ...] = tuple(_FIELDS)
 
 
 def field_type(name: str) -> type:
-    """`str`, `int` or `float`: the type of a RunConfig field."""
+    """`str`, `int`, `float` or `bool`: the type of a RunConfig field."""
     return _FIELDS[name].type  # type: ignore[return-value]
 
 
@@ -393,6 +426,11 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise UserError(f"--{name}={value!r}: expected text such as {_FIELDS[name].default!r}")
         return str(value).strip()
+    if kind is bool:
+        known = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+        if known is None:
+            raise UserError(f"--{name}={value!r}: expected true or false")
+        return known
     try:
         if isinstance(value, bool):
             raise ValueError

@@ -24,7 +24,7 @@ _NETWORK = (
     "model", "channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride", "dense_units",
     "activation",
 )  # fmt: skip
-_COMPUTATION = ("dataset", "precision", "conv")
+_COMPUTATION = ("dataset", "image_size", "color", "skip_corrupt", "precision", "conv")
 
 
 def main(argv: list[str]) -> None:
@@ -61,7 +61,8 @@ def _measure(path: str) -> None:
     from convjax.training.steps import Task
 
     config = cli.config_from_flags()
-    image_shape, num_classes = data.image_info(config.dataset)
+    settings = config.data_settings
+    image_shape, num_classes = data.image_info(config.dataset, **settings, data_dir=_DATA_DIR.value)
     if path.endswith(".weights.h5"):
         params = load_keras(path, plan(config, image_shape, num_classes))
     else:
@@ -75,7 +76,7 @@ def _measure(path: str) -> None:
             )
         config = model.config.replace(dataset=config.dataset, precision=config.precision, conv=config.conv)
         params = model.params
-    dataset = data.load(config.dataset, _DATA_DIR.value)
+    dataset = data.load(config.dataset, _DATA_DIR.value, **settings)
     task = Task.of(config, image_shape, num_classes, len(dataset.train.labels))
     found = evaluate(task, params, dataset.test)
     print(

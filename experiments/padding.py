@@ -16,7 +16,8 @@ def border_effect(cells: Sequence[Cell]) -> str:
 
     lines = ["positions lost at the borders, each convolution (input grid -> output grid):"]
     for cell in cells:
-        layers = [layer for layer in plan(cell.config, *data.image_info(cell.config.dataset)) if layer.kind == "Conv2D"]
+        info = data.image_info(cell.config.dataset, **cell.config.data_settings)
+        layers = [layer for layer in plan(cell.config, *info) if layer.kind == "Conv2D"]
         lost = []
         for layer in layers:
             height, width = layer.input_shape[:2]

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     from convjax.nn.summary import summary
 
     config = cli.config_from_flags()
-    print(summary(plan(config, *data.image_info(config.dataset)), verbose=_VERBOSE.value))
+    print(summary(plan(config, *data.image_info(config.dataset, **config.data_settings)), verbose=_VERBOSE.value))
 
 
 if __name__ == "__main__":

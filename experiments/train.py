@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
 
     config, options = cli.config_from_flags(), cli.options_from_flags()
     run = Run.of(options.workdir, "train", config)
-    image_shape, num_classes = data.image_info(config.dataset)
+    image_shape, num_classes = data.image_info(config.dataset, **config.data_settings, data_dir=options.data_dir)
     print(summary(plan(config, image_shape, num_classes)))
     if options.resume and run.is_done():
         print(f"this run is done already, in {run.path}; --noresume runs it again")

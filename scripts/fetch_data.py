@@ -14,12 +14,18 @@ from pathlib import Path
 from absl import flags
 
 from convjax import cli
+from convjax.config import FIELD_NAMES, RunConfig
 
 _DATASET = flags.DEFINE_string(
-    "dataset", "mnist", "mnist, fashion_mnist, kmnist, mnist_5k (embedded), or any TFDS image-classification name"
+    "dataset",
+    "mnist",
+    "mnist, fashion_mnist, kmnist, mnist_5k (embedded), cats_vs_dogs, cats_vs_dogs_small, folder:PATH, or any TFDS "
+    "image-classification name",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder to take raw files from and keep data in; empty for the cache")
 
+
+_SETTINGS = ("image_size", "color", "skip_corrupt")
 
 Show = Callable[[str, int, int | None], None]
 
@@ -59,7 +65,11 @@ def main(argv: list[str]) -> None:
 
     name, data_dir = _DATASET.value, _DATA_DIR.value
     with _reporting() as (log, progress):
-        decoded = data.prepare(name, data_dir, log=log, progress=progress)
+        # RunConfig checks the settings.
+        config = RunConfig(dataset=name, **{each: flags.FLAGS[each].value for each in _SETTINGS})
+        decoded = data.prepare(name, data_dir, **config.data_settings, log=log, progress=progress)
+    for note in decoded.details.get("notes", ()):
+        print(note)
     folder: Path | None = decoded.folder
     if folder is None:
         folder = pipeline.prepare_embedded_copy(BUILT_IN[name], data_dir)
@@ -74,4 +84,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in _SETTINGS])
     cli.run(main)

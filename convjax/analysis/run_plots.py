@@ -238,7 +238,8 @@ def _test_set(
     from convjax.training.checkpoint import load_params
     from convjax.training.loop import predict_all
 
-    dataset = load_dataset(config.dataset, data_dir, config.train_size, config.validation_size)
+    sizes = config.train_size, config.validation_size
+    dataset = load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
     if dataset.fingerprint != result["dataset_fingerprint"]:
         raise UserError(
             f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {run.path} was tested on "

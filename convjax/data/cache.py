@@ -29,6 +29,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 _FORMAT = 1
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+_VALIDATION_NAMES = ("validation_images", "validation_labels")
+_HASHED_AT_ONCE = 1024
 _SCRATCH = ".incomplete-"
 _STALE_SECONDS = 24 * 3600
 _CHUNK = 1 << 22
@@ -43,6 +45,8 @@ class Decoded:
       fingerprint: see `fingerprint`.
       source: where the raw data came from, in words.
       folder: where it is kept; None for data that ships with convjax.
+      validation: where the data set has such a split of its own.
+      details: what else is to be known of it, as JSON values: `notes` for the user, `left_out` files.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Decoded:
     train: Pair
     test: Pair
     folder: Path | None = None
+    validation: Pair | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +156,13 @@ def install(made: Path, destination: Path, good: Callable[[], bool]) -> None:
     raise problem
 
 
-def fingerprint(train: Pair, test: Pair) -> str:
-    """Identifies data by its content: 16 hex digits of the SHA-256 of all images and labels, train then test."""
+def fingerprint(train: Pair, test: Pair, validation: Pair | None = None) -> str:
+    """Identifies data by its content: 16 hex digits of the SHA-256 of all images and labels of its splits."""
     digest = hashlib.sha256()
-    for images, labels in (train, test):
+    for images, labels in (train, test, *([validation] if validation else [])):
         digest.update(f"{images.shape} {labels.shape}".encode())
-        digest.update(np.ascontiguousarray(images, np.uint8))
+        for start in range(0, len(images), _HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(images[start : start + _HASHED_AT_ONCE], np.uint8))
         digest.update(np.ascontiguousarray(labels, "<i4"))
     return digest.hexdigest()[:16]
 
@@ -167,7 +174,10 @@ def write(root: Path, key: str, decoded: Decoded) -> None:
         folder = temporary / "decoded"
         folder.mkdir()
         arrays = {}
-        for name, array in zip(_NAMES, (*decoded.train, *decoded.test), strict=True):
+        named = dict(zip(_NAMES, (*decoded.train, *decoded.test), strict=True))
+        if decoded.validation is not None:
+            named |= zip(_VALIDATION_NAMES, decoded.validation, strict=True)
+        for name, array in named.items():
             path = folder / f"{name}.npy"
             write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
             arrays[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
@@ -179,6 +189,7 @@ def write(root: Path, key: str, decoded: Decoded) -> None:
             "source": decoded.source,
             "class_names": list(decoded.class_names),
             "arrays": arrays,
+            "details": dict(decoded.details),
         }
         write_json_atomic(folder / "meta.json", meta)
         install(folder, destination, good=lambda: read(decoded.folder, key) is not None)
@@ -195,10 +206,19 @@ def read(folder: Path, key: str) -> Decoded | None:
         meta = json.loads((folder / "decoded" / "meta.json").read_text())
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
-        arrays = [_map(folder / "decoded" / f"{name}.npy", meta["arrays"][name]) for name in _NAMES]
-        classes = tuple(map(str, meta["class_names"]))
-        train, test = (arrays[0], arrays[1]), (arrays[2], arrays[3])
-        return Decoded(meta["name"], meta["fingerprint"], classes, meta["source"], train, test, folder)
+        arrays = {
+            name: _map(folder / "decoded" / f"{name}.npy", meta["arrays"][name])
+            for name in (*_NAMES, *_VALIDATION_NAMES)
+            if name in _NAMES or name in meta["arrays"]
+        }
+        train, test, validation = (
+            (arrays[f"{split}_images"], arrays[f"{split}_labels"]) if f"{split}_images" in arrays else None
+            for split in ("train", "test", "validation")
+        )
+        classes, details = tuple(map(str, meta["class_names"])), meta.get("details", {})
+        return Decoded(
+            meta["name"], meta["fingerprint"], classes, meta["source"], train, test, folder, validation, details
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -75,7 +75,7 @@ def product(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 def make_grid(
     base: RunConfig,
     arms: Sequence[Overrides],
-    image_info: Callable[[str], tuple[tuple[int, int, int], int]],
+    image_info: Callable[..., tuple[tuple[int, int, int], int]],
     *,
     match: Match = "",
     reference: Overrides | None = None,
@@ -85,7 +85,7 @@ def make_grid(
     Args:
       base: what the arms have in common; its seed is not used.
       arms: changed fields of each cell. Arms that come to the same configuration are one cell.
-      image_info: image shape and number of classes of a data set.
+      image_info: image shape and number of classes of a data set, by its name and `RunConfig.data_settings`.
       match: scale all channels of each arm (of a dense net all hidden units) by one factor, so that its parameters
         (`params`) or FLOPs (`flops`) come as close as they can to those of the reference arm.
       reference: the arm to match; the first by default.
@@ -103,7 +103,7 @@ def make_grid(
         # An arm with another network takes from the base what that network has.
         config = base.with_model(str(arm.get("model", base.model)))
         config = config.replace(**{"seed": 0, **arm, **(scaled or {})})
-        layers = plan(config, *image_info(config.dataset))
+        layers = plan(config, *image_info(config.dataset, **config.data_settings))
         return config, total_parameters(layers), total_flops(layers)
 
     measure = 2 if match == "flops" else 1

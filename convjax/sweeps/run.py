@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convjax import data
-from convjax.config import RunConfig, UserError
+from convjax.config import FOLDER, RunConfig, UserError
 from convjax.files import disk_errors
 from convjax.nn.geometry import total_flops, total_parameters
 from convjax.sweeps.claims import Claim
@@ -86,9 +86,40 @@ class Silent:
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(name: str, data_dir: str, train_size: int, validation_size: int) -> data.Dataset:
-    """`convjax.data.load`, once for all runs of a process."""
-    return data.load(name, data_dir, train_size=train_size, validation_size=validation_size)
+def load_dataset(name: str, data_dir: str, train_size: int, validation_size: int, **settings: Any) -> data.Dataset:
+    """`convjax.data.load`, once for all runs of a process; `settings` are `RunConfig.data_settings`."""
+    return data.load(name, data_dir, train_size=train_size, validation_size=validation_size, **settings)
+
+
+def dataset_of(config: RunConfig, data_dir: str) -> data.Dataset:
+    """The data of a run."""
+    sizes = config.train_size, config.validation_size
+    return load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
+
+
+def require_same_data(run: Run, config: RunConfig, options: Options) -> None:
+    """Refuses to take for a run's result, or to go on with, what was computed on other content of its folder.
+
+    A configuration names a folder of images, and what is in the folder may change.
+
+    Raises:
+      UserError: naming the run.
+    """
+    if not (config.dataset.startswith(FOLDER) and options.resume):
+        return
+    try:
+        written = run.config()
+        begun = run.result() is not None or (run.path / "checkpoints").exists()
+    except UserError:  # damaged, and set aside as soon as the run is claimed
+        return
+    if not begun or written is None:
+        return
+    then, now = written.get("data", {}).get("fingerprint"), dataset_of(config, options.data_dir).fingerprint
+    if then != now:
+        raise UserError(
+            f"{config.dataset} has changed since {run.path} was run on it (fingerprint {then} then, {now} now); "
+            "--noresume runs it again and sets the old result aside"
+        )
 
 
 def execute(
@@ -109,6 +140,8 @@ def execute(
       DiskError: the store cannot be written to.
     """
     runs = [Run.of(options.workdir, experiment, config) for config in configs]
+    for run, config in zip(runs, configs, strict=True):
+        require_same_data(run, config, options)
     with ExitStack() as stack:
         stack.enter_context(disk_errors(options.workdir))
         # A run that is done is read without a claim: its store may be read-only.
@@ -153,7 +186,9 @@ def _train(
     backend.enable_compilation_cache()
     clock = loop.Clock()
     common = configs[0]
-    dataset = load_dataset(common.dataset, options.data_dir, common.train_size, common.validation_size)
+    dataset = dataset_of(common, options.data_dir)
+    for note in dataset.details.get("notes", ()):
+        reporter.message(f"{common.dataset}: {note}")
     clock.data = time.perf_counter() - started
     task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
     steps = steps_per_epoch(len(dataset.train.labels), common.batch_size)
@@ -286,6 +321,7 @@ def describe(dataset: data.Dataset) -> dict[str, Any]:
         "train_examples": len(dataset.train.labels),
         "validation_examples": 0 if dataset.validation is None else len(dataset.validation.labels),
         "test_examples": len(dataset.test.labels),
+        **dataset.details,
     }
 
 

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 from convjax.config import RunConfig, UserError
 from convjax.files import DiskError
 from convjax.sweeps.claims import Claim, Claimed
-from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset
+from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data
 from convjax.sweeps.store import Run
 
 SEED_MODES = ("auto", "serial", "vmap", "processes")
@@ -131,12 +131,14 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
                     run.reset()
         sweep = dataclasses.replace(sweep, options=dataclasses.replace(sweep.options, resume=True))
     _mend(sweep)
+    for config in sweep.configs:
+        require_same_data(sweep.run(config), config, sweep.options)
     open_runs = _settle(sweep, sweep.configs, reporter)
     if not open_runs:
         return
     # Once here, and not in every worker at the same time; what fails here would fail in every run.
-    for name in sorted({config.dataset for config in open_runs}):
-        load_dataset(name, sweep.options.data_dir, 0, 0)
+    for config in {_data_of(config): config for config in open_runs}.values():
+        load_dataset(config.dataset, sweep.options.data_dir, 0, 0, **config.data_settings)
     if how.executor == "ray":
         from convjax.sweeps.ray_executor import run_on_ray
 
@@ -158,6 +160,19 @@ def _mend(sweep: Sweep) -> None:
         if (run.path / "result.json").exists() and run.damage():
             with suppress(Claimed), run.claim():
                 run.mend()
+
+
+def data_notes(sweep: Sweep) -> list[str]:
+    """What is to be known of the sweep's data before it runs, a line each."""
+    lines = []
+    for config in {_data_of(config): config for config in sweep.configs}.values():
+        dataset = load_dataset(config.dataset, sweep.options.data_dir, 0, 0, **config.data_settings)
+        lines += [f"{config.dataset}: {note}" for note in dataset.details.get("notes", ())]
+    return lines
+
+
+def _data_of(config: RunConfig) -> tuple[object, ...]:
+    return config.dataset, *config.data_settings.items()
 
 
 def _choose_mode() -> Literal["serial", "vmap"]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def read_split(builder: tfds.core.DatasetBuilder, split: str, *, batch: int = 1) -> Pair:
+def read_split(builder: tfds.core.DatasetBuilder, split: str, *, batch: int = 1, folder: Path | None = None) -> Pair:
     """All examples of a prepared split, in its order.
 
     Args:
       builder: of data in array_record format.
       split: TFDS's name of it.
       batch: how many to read at once. More is twice as quick, but TFDS's mock data can only do one.
+      folder: where to put the images into a file, memory-mapped; in memory without one.
 
     Returns:
       Images, uint8 [n, height, width, channels], and labels, int32 [n].
@@ -47,7 +49,11 @@ def read_split(builder: tfds.core.DatasetBuilder, split: str, *, batch: int = 1)
         if count == 0:
             raise UserError(f"{builder.name}: its split {split!r} has no examples")
         first = source[0]["image"].shape
-        images, labels = np.empty((count, *first), np.uint8), np.empty(count, np.int32)
+        shape, labels = (count, *first), np.empty(count, np.int32)
+        if folder is None:
+            images = np.empty(shape, np.uint8)
+        else:
+            images = np.lib.format.open_memmap(folder / f"{split}_images.npy", "w+", np.uint8, shape)
         for index, example in enumerate(_examples(source, batch)):
             if example["image"].shape != first:
                 sizes = " and ".join("x".join(map(str, shape)) for shape in (first, example["image"].shape))
