@@ -221,10 +221,14 @@ class RunConfig:
     def _put_data(self, put: Callable[[str, Any], None]) -> None:
         _choice("color", self.color, COLORS)
         if self.image_size != "0":
-            size = _window("image_size", self.image_size, 1)
-            if max(size) > LARGEST_SIDE:
+            try:
+                size = _window("image_size", self.image_size, 1)
+            except UserError:
+                size = (0, 0)
+            if not 1 <= min(size) <= max(size) <= LARGEST_SIDE:
                 raise UserError(
-                    f"--image_size={self.image_size} is out of range; expected 1 to {LARGEST_SIDE} a side, such as 150"
+                    f"--image_size={self.image_size!r} is not understood; expected N or HxW, such as 150 or 120x160, "
+                    f"with sides from 1 to {LARGEST_SIDE}, or 0 for the size the data set has"
                 )
             put("image_size", _format_window(size))
         if self.skip_corrupt and not self.dataset.startswith(FOLDER):

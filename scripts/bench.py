@@ -239,6 +239,18 @@ def _grid(values: Any, peers: Sequence[str]) -> dict[str, Any]:
     return {"grid": bench_grid.as_json(grid)}
 
 
+def _streaming(values: Any) -> dict[str, Any]:
+    """Measures streamed epochs against resident ones, prints, and returns everything for --json."""
+    import bench_streaming
+
+    from convjax import data
+
+    loaded = data.load(values.dataset, values.data_dir)
+    seconds = bench_streaming.measure(loaded, batch_size=values.batch_size, rounds=values.rounds)
+    print(bench_streaming.table(seconds))
+    return {"seconds_an_epoch": seconds}
+
+
 def main(argv: list[str]) -> None:
     """Measures and prints."""
     values = flags.FLAGS
@@ -246,7 +258,10 @@ def main(argv: list[str]) -> None:
     for peer in peers:
         if peer not in PEERS:
             raise UserError(f"--peers: {peer!r} is not known; expected some of {', '.join(PEERS)}")
-    results = _grid(values, peers) if values.conv_grid else _training(values, peers)
+    if values.streaming:
+        results = _streaming(values)
+    else:
+        results = _grid(values, peers) if values.conv_grid else _training(values, peers)
 
     from convjax.files import write_json_atomic
     from convjax.training.backend import environment
@@ -268,6 +283,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 64, "images a step", 1)
     flags.DEFINE_bool("conv_grid", False, "single convolutions, forward and backward, against XLA's and PyTorch's")
     flags.DEFINE_string("grid_batches", "64,256,1024", "batch sizes of --conv_grid")
+    flags.DEFINE_bool("streaming", False, "streamed images against resident ones; no peers")
     flags.DEFINE_string("profile", "", "also write a JAX trace of --steps steps of ours into this folder")
     flags.DEFINE_string("dataset", "mnist", "see experiments.train")
     flags.DEFINE_string("data_dir", "", "see experiments.train")

@@ -126,6 +126,11 @@ DIFFERENT = [
     {"learning_rate": 0.0010000001},
     {"model": "dense"},
     {"augment": "shift=0.1"},
+    {"image_size": "14"},
+    {"image_size": "14x28"},
+    {"color": "rgb"},
+    {"dataset": "folder:photos"},
+    {"dataset": "folder:photos", "skip_corrupt": True},
     {"model": "local"},
     {"head": "gap"},
     {"pixels": "permuted"},
@@ -138,6 +143,13 @@ def test_pooling_after_every_convolution_is_one_value_for_any_number_of_them():
     assert config.replace(channels="8-16").layer_pools == ("max", "max")
     assert '"pool":"max-max-max"' in config.canonical_json  # as before there was such a notation
     assert '"pool":"max+"' in config.replace(channels="8").canonical_json
+
+
+def test_settings_of_the_data():
+    config = RunConfig(dataset="folder:photos", image_size="0150x150", color="grey", skip_corrupt="true")
+    assert config.data_settings == {"image_size": "150", "color": "grey", "skip_corrupt": True}
+    assert RunConfig().data_settings == {}
+    assert RunConfig(image_size="150x150").digest == RunConfig(image_size="150").digest
 
 
 def test_different_runs_have_different_digests():
@@ -184,6 +196,12 @@ REFUSED = [
     ({"optimizer": "lion"}, "--optimizer='lion' is not known"),
     ({"schedule": "step"}, "--schedule='step' is not known"),
     ({"precision": "float16"}, "--precision='float16' is not known; expected one of float32, bfloat16"),
+    ({"image_size": "0x0"}, "--image_size='0x0' is not understood; expected N or HxW, such as 150 or 120x160"),
+    ({"image_size": "4097"}, "with sides from 1 to 4096"),
+    ({"image_size": "-1"}, "--image_size='-1' is not understood"),
+    ({"color": "red"}, "--color='red' is not known; expected one of auto, grey, rgb"),
+    ({"skip_corrupt": "maybe", "dataset": "folder:x"}, "--skip_corrupt='maybe': expected true or false"),
+    ({"skip_corrupt": True}, "--skip_corrupt has no effect with --dataset=mnist, only with folder:PATH"),
     ({"conv": "fft"}, "--conv='fft' is not known; expected one of auto, xla, patches, winograd"),
     ({"learning_rate": 0}, "--learning_rate=0 is out of range; expected more than 0"),
     ({"learning_rate": "fast"}, "--learning_rate=fast: expected a number, such as 0.001"),
@@ -242,7 +260,7 @@ def test_configurations_are_values():
     assert config.seed == 0
     with pytest.raises(UserError):
         config.replace(kernel_size="x")
-    assert {field_type(name) for name in FIELD_NAMES} == {str, int, float}
+    assert {field_type(name) for name in FIELD_NAMES} == {str, int, float, bool}
 
 
 windows = st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda pair: f"{pair[0]}x{pair[1]}")

@@ -57,7 +57,6 @@ def measure(run: "Run", measurements: Sequence[Measurement], options: "Options")
             pass  # not measured yet, or damaged: what is measured again costs time only
         missing.append(measurement)
     if missing:
-        from convjax.sweeps.run import load_dataset
         from convjax.training import backend
         from convjax.training.checkpoint import load_params
 
