@@ -177,7 +177,7 @@ def refuse(name: str, bad: Sequence[LeftOut], skip_corrupt: bool, count: int | N
     if bad and not skip_corrupt:
         count = len(bad) if count is None else count
         raise UserError(
-            f"{name}: {counted(count, 'file')} cannot be used: {_listed(bad, count)}; "
+            f"{name}: {counted(count, 'file')} cannot be used: {_listed(sorted(bad, key=lambda e: e.name), count)}; "
             "repair or remove what is named, or give --skip_corrupt to leave it out"
         )
 
