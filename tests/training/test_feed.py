@@ -16,6 +16,7 @@ from convjax.training.steps import Task, epoch_order, make_keys
 CONFIG = RunConfig(
     dataset="mnist_5k", channels="3-4", dense_units="8", dropout="0.2", augment="shift=0.1", batch_size=32, epochs=2
 )
+DENSE = RunConfig(dataset="mnist_5k", model="dense", dense_units="8", batch_size=32, epochs=2, optimizer="sgd")
 STEP_BYTES = 32 * 28 * 28
 
 
@@ -62,7 +63,7 @@ def test_an_interrupted_stream_goes_on_to_the_same_bits(before, after, resident,
 
 def test_seeds_at_once_stream_each_its_own_order(dataset, monkeypatch):
     monkeypatch.setattr(feed, "CHUNK_BYTES", 6 * STEP_BYTES)
-    configs = [CONFIG, CONFIG.replace(seed=1)]
+    configs = [DENSE, DENSE.replace(seed=1)]
     assert chunk_steps(dataset.train, 32, replicas=2) == 3
     for one, other in zip(loop.fit(configs, dataset, streaming=True), loop.fit(configs, dataset), strict=True):
         assert state_digest(one) == state_digest(other)
@@ -70,8 +71,7 @@ def test_seeds_at_once_stream_each_its_own_order(dataset, monkeypatch):
 
 def test_a_divergence_in_a_stream_is_described_alike(dataset, monkeypatch):
     monkeypatch.setattr(feed, "CHUNK_BYTES", 2 * 2 * STEP_BYTES)
-    sound = RunConfig(dataset="mnist_5k", model="dense", dense_units="8", batch_size=32, optimizer="sgd")
-    configs = [sound, sound.replace(learning_rate=1e12)]
+    configs = [DENSE, DENSE.replace(learning_rate=1e12)]
     found = []
     for streaming in (False, True):
         described = {}
@@ -96,13 +96,14 @@ def test_feeds_hold_the_epochs_batches_in_order(dataset):
     assert not wanted
 
 
-@pytest.mark.parametrize("count", [1, 99, 100, 201, 350])
-def test_evaluation_in_blocks_is_evaluation(count, resident, dataset, monkeypatch):
-    task = Task.of(CONFIG, dataset.image_shape, 10, 200)
+@pytest.mark.parametrize("count", [99, 250])
+def test_evaluation_in_blocks_is_evaluation(count, dataset, monkeypatch):
+    task = Task.of(DENSE, dataset.image_shape, 10, 200)
+    params = loop.initial_state(DENSE, task).params
     split = Split(dataset.test.images[:count], dataset.test.labels[:count])
-    whole = loop.evaluate(task, resident[0].params, split)
+    whole = loop.evaluate(task, params, split)
     monkeypatch.setattr(loop, "CHUNK_BYTES", 100 * 28 * 28)
-    blocks = loop.evaluate(task, resident[0].params, split)
+    blocks = loop.evaluate(task, params, split)
     np.testing.assert_array_equal(whole.logits, blocks.logits)
     assert (whole.loss, whole.accuracy) == (blocks.loss, blocks.accuracy)
 
