@@ -48,7 +48,7 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
     """
     root = _root(name)
     levels = _levels(name, root)
-    class_names = tuple(sorted({class_name for classes in levels.values() for class_name in classes}))
+    class_names = tuple(sorted({_shown(class_name) for classes in levels.values() for class_name in classes}))
     roots = cache.roots(data_dir)
     files, left_out = _files(root, levels)
     if not files and not left_out:
@@ -57,7 +57,11 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
     left_out += unreadable
     items = [
         Item(
-            relative, class_names.index(class_name), split, hashes[relative], functools.partial(_read, root / relative)
+            _shown(relative),
+            class_names.index(_shown(class_name)),
+            split,
+            hashes[relative],
+            functools.partial(_read, root / relative),
         )
         for relative, (split, class_name) in sorted(files.items())
         if relative in hashes
@@ -182,12 +186,14 @@ def _files(root: Path, levels: dict[str, dict[str, Path]]) -> tuple[dict[str, tu
                     status = path.stat()
                     inside = path.resolve().is_relative_to(root)
                 except (OSError, RuntimeError) as error:
-                    bad.append(LeftOut(relative, f"cannot be read ({getattr(error, 'strerror', None) or error})"))
+                    bad.append(
+                        LeftOut(_shown(relative), f"cannot be read ({getattr(error, 'strerror', None) or error})")
+                    )
                     continue
                 if not inside:
-                    bad.append(LeftOut(relative, "is a link that leads out of the folder"))
+                    bad.append(LeftOut(_shown(relative), "is a link that leads out of the folder"))
                 elif not stat.S_ISREG(status.st_mode):
-                    bad.append(LeftOut(relative, "is no file"))
+                    bad.append(LeftOut(_shown(relative), "is no file"))
                 elif status.st_size > LARGEST_FILE:
                     bad.append(
                         LeftOut(
@@ -199,18 +205,24 @@ def _files(root: Path, levels: dict[str, dict[str, Path]]) -> tuple[dict[str, tu
     return files, bad
 
 
+def _shown(name: str) -> str:
+    """A file's name as text that does no harm to a terminal or a JSON file."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def _walk(root: Path, folder: Path, bad: list[LeftOut]) -> Iterator[Path]:
     """Everything at or below `folder` that is no folder; hidden files and what file browsers leave are passed over."""
 
     def report(error: OSError) -> None:
         place = Path(error.filename).relative_to(root).as_posix()
-        bad.append(LeftOut(place, f"cannot be read ({error.strerror or error})"))
+        bad.append(LeftOut(_shown(place), f"cannot be read ({error.strerror or error})"))
 
     for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for each in folders:
             if (Path(parent) / each).is_symlink():  # os.walk does not enter it
-                bad.append(LeftOut((Path(parent) / each).relative_to(root).as_posix(), "is a link to a folder"))
+                bad.append(LeftOut(_shown((Path(parent) / each).relative_to(root).as_posix()), "is a link to a folder"))
         for each in sorted(names):
             if not each.startswith(".") and each.lower() not in _LITTER:
                 yield Path(parent) / each
@@ -256,7 +268,7 @@ def _hashes(
         try:
             return hashlib.sha256(_read(root / relative)).hexdigest()
         except (BadImage, OSError) as error:
-            return LeftOut(relative, image_set.reason(error))
+            return LeftOut(_shown(relative), image_set.reason(error))
 
     hashes = {relative: known[relative][-1] for relative in files if relative not in set(new)}
     bad = []
@@ -285,4 +297,4 @@ def _key(
         "size": size,
         "color": color,
     }
-    return hashlib.sha256(json.dumps(content).encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

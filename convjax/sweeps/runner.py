@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Literal, Protocol
 
-from convjax.config import RunConfig, UserError
+from convjax.config import FOLDER, RunConfig, UserError
 from convjax.files import DiskError
 from convjax.sweeps.claims import Claim, Claimed
 from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data
@@ -132,6 +132,9 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
         sweep = dataclasses.replace(sweep, options=dataclasses.replace(sweep.options, resume=True))
     _mend(sweep)
     for config in sweep.configs:
+        path = config.dataset.removeprefix(FOLDER)
+        if how.executor == "ray" and path != config.dataset and not os.path.isabs(path):
+            raise UserError(f"--dataset={config.dataset}: with --executor=ray give the folder's absolute path")
         require_same_data(sweep.run(config), config, sweep.options)
     open_runs = _settle(sweep, sweep.configs, reporter)
     if not open_runs:

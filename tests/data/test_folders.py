@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_what_is_no_sound_image_is_named_or_left_out_and_counted(tmp_path, monke
     bad = {
         "ant/bomb.png": bomb(),
         "ant/cut.jpg": picture(1, form="JPEG")[:-200],
+        "ant/huge.png": bomb(11_000, 11_000),
         "ant/empty.png": b"",
         "ant/gif.gif": b"GIF89a" + bytes(100),
         "ant/large.png": bytes(100_001),
@@ -171,28 +173,29 @@ def test_what_is_no_sound_image_is_named_or_left_out_and_counted(tmp_path, monke
     os.mkfifo(folder / "bee" / "pipe.png")
     with pytest.raises(UserError) as refused:
         load(folder)
-    assert "11 files cannot be used" in str(refused.value)
-    assert "and 6 more; repair or remove what is named, or give --skip_corrupt" in str(refused.value)
+    assert "12 files cannot be used" in str(refused.value)
+    assert "and 7 more; repair or remove what is named, or give --skip_corrupt" in str(refused.value)
     assert "\n" not in str(refused.value)
 
     dataset = load(folder, skip_corrupt=True)
-    assert dataset.details["left_out"] == 11
+    assert dataset.details["left_out"] == 12
     reasons = {each["name"]: each["reason"] for each in dataset.details["left_out_files"]}
     assert set(reasons) == {*bad, "bee/link.png", "bee/folder", "bee/broken.png", "bee/pipe.png"}
-    assert "60000x60000 pixels" in reasons["ant/bomb.png"]
+    assert reasons["ant/bomb.png"] == "claims to have more than 100,000,000 pixels"
     assert "damaged" in reasons["ant/cut.jpg"]
+    assert "11000x11000 pixels; the most allowed are 100,000,000" in reasons["ant/huge.png"]
     assert reasons["ant/empty.png"] == "is empty"
     assert reasons["ant/notes.txt"] == reasons["ant/gif.gif"] == "is no JPEG, PNG or WebP image"
     assert "100,001 bytes" in reasons["ant/large.png"]
     assert "leads out of the folder" in reasons["bee/link.png"]
     assert reasons["bee/folder"] == "is a link to a folder"
     assert reasons["bee/pipe.png"] == "is no file"
-    assert any(line.startswith("left out 11 files: ant/bomb.png claims") for line in dataset.details["notes"])
+    assert any(line.startswith("left out 12 files: ant/bomb.png claims") for line in dataset.details["notes"])
     # What is left is the good images (and the link to one of them), split as they are without the others.
     assert rows(dataset.train) | rows(dataset.test) == rows(sound.train) | rows(sound.test)
     assert rows(dataset.test) == rows(sound.test)
     # Decoded before, it is refused again without the flag.
-    with pytest.raises(UserError, match="11 files cannot be used"):
+    with pytest.raises(UserError, match="12 files cannot be used"):
         load(folder)
 
 
@@ -218,6 +221,18 @@ def test_imbalance_duplicates_and_empty_classes_are_reported(tmp_path):
     # A sound folder has nothing but its sizes to tell.
     plain = load(fill(tmp_path / "plain", flat()))
     assert plain.details["notes"] == ["16 train, 4 test images; in training ant 8, bee 8"]
+
+
+def test_names_are_shown_without_what_would_harm_a_terminal(tmp_path):
+    folder = fill(tmp_path / "photos", flat(5))
+    (folder / "ant" / "a\x1b[2J\n.png").write_bytes(b"")
+    with open(os.fsencode(folder / "bee") + b"/\xff.png", "wb"):
+        pass
+    with pytest.raises(
+        UserError, match=re.escape("2 files cannot be used: ant/a\ufffd[2J\ufffd.png is empty; bee/\ufffd.png is")
+    ):
+        load(folder)
+    assert load(folder, skip_corrupt=True).details["left_out"] == 2
 
 
 @pytest.mark.parametrize(
