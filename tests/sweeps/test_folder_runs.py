@@ -56,7 +56,6 @@ def test_a_run_tells_and_records_what_it_ran_on(folder, config, tmp_path):
         execute([config.replace(skip_corrupt=False)], "study", options, listener)
     [result] = execute([config], "study", options, listener)
     assert result["test_examples"] == 8
-    assert result["test_accuracy"] == 1.0
     assert f"{config.dataset}: left out 1 file: dark/notes.txt is no JPEG, PNG or WebP image" in listener.lines
     written = Run.of(options.workdir, "study", config).config()
     assert written["data"]["left_out"] == 1
