@@ -85,7 +85,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
     pixels = Metric("width", "effective width", "", "pixels", decimals=2)
     config = evidence.cell(study="layers").config
-    layers = plan(config, *data.image_info(config.dataset))
+    layers = plan(config, *data.image_info(config.dataset, **config.data_settings))
     sizes = {layer.name: layer.receptive_field.size for layer in layers if layer.receptive_field is not None}
     seen = [sizes[name][0] for name in CONVOLUTIONS]
     fields = evidence.measured("receptive_fields", study="layers")
@@ -149,7 +149,7 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     from convjax.nn.geometry import plan
 
     config = evidence.cell(study="layers").config
-    layers = plan(config, *data.image_info(config.dataset))
+    layers = plan(config, *data.image_info(config.dataset, **config.data_settings))
     blocks = {name: evidence.values(study="blocks", **_arm(evidence, channels)) for name, channels in DEPTHS.items()}
     return [
         fields_figure(layers, evidence.measured("receptive_fields", study="layers"), theme=theme),

@@ -29,7 +29,7 @@ def prepare(decoded: Decoded, size: Window | None, color: str, data_dir: str, *,
         return decoded
     label = "x".join(map(str, wanted))
     key, roots = f"{decoded.fingerprint} {label}", cache.roots(data_dir)
-    name = f"{decoded.folder.name if decoded.folder else decoded.name}-{label}"
+    name = f"{decoded.folder.name if decoded.folder else decoded.name}-{label}".replace("/", "-")
     for root in roots.read:
         kept = cache.read(root / name, key)
         if kept is not None:

@@ -62,7 +62,7 @@ def measure(run: "Run", measurements: Sequence[Measurement], options: "Options")
 
         backend.enable_compilation_cache()
         config, task, params = load_params(run.path)
-        dataset = load_dataset(config.dataset, options.data_dir, config.train_size, config.validation_size)
+        dataset = dataset_of(config, options.data_dir)
         trained = Trained(config, task, params, dataset)
         for measurement in missing:
             values = measurement.function(trained)
