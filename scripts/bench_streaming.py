@@ -45,7 +45,6 @@ def table(seconds: dict[str, Any]) -> str:
     for model, found in seconds.items():
         for way, values in found.items():
             ratio = f"{bench_workers.ratio(values, found['resident']):.2f}"
-            lines.append(
-                f"| {model}, {way} | {statistics.median(values):.4g} ({min(values):.4g} - {max(values):.4g}) | {ratio} |"
-            )
+            middle, spread = statistics.median(values), f"{min(values):.4g} - {max(values):.4g}"
+            lines.append(f"| {model}, {way} | {middle:.4g} ({spread}) | {ratio} |")
     return "\n".join(lines)
