@@ -57,6 +57,7 @@ def measure(run: "Run", measurements: Sequence[Measurement], options: "Options")
             pass  # not measured yet, or damaged: what is measured again costs time only
         missing.append(measurement)
     if missing:
+        from convjax.sweeps.run import dataset_of
         from convjax.training import backend
         from convjax.training.checkpoint import load_params
 
