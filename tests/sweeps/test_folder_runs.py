@@ -75,7 +75,7 @@ def test_a_run_tells_and_records_what_it_ran_on(folder, config, tmp_path):
 def test_a_result_of_other_content_is_not_taken_for_the_folders(folder, config, tmp_path):
     options = Options(workdir=str(tmp_path / "runs"))
     sweep = Sweep("study", ((config,),), options)
-    assert any("16 " in line and line.startswith(config.dataset) for line in data_notes(sweep))
+    assert any("dark 16" in line and line.startswith(config.dataset) for line in data_notes(sweep))
     run_sweep(sweep, SweepOptions(), Watcher())
     run = Run.of(options.workdir, "study", config)
     first = run.result()
