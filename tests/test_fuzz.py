@@ -11,7 +11,7 @@ from convjax.data import idx
 from convjax.data.catalog import RawFile
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
-INPUTS = {"flags": 400, "idx": 400, "gzip": 200, "keras": 8, "h5": 4}
+INPUTS = {"flags": 400, "idx": 400, "gzip": 200, "keras": 4, "h5": 2}
 SLOW_INPUTS = {"flags": 20_000, "idx": 20_000, "gzip": 5_000, "keras": 400, "h5": 200}
 
 
