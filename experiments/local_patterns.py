@@ -29,6 +29,7 @@ STUDY = Study(
     axes={"model": tuple(NAMES), "pixels": tuple(PIXELS)},
     baseline={"model": "dense", "pixels": "grid"},
     base={"channels": "16-32-32", "train_size": 10_000, "epochs": 3},
+    seeds=3,
     quick={"channels": "8-16-16", "train_size": 2000},
 )
 

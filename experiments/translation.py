@@ -44,6 +44,7 @@ STUDY = Study(
     arms=tuple(ARMS.values()),
     baseline={"model": "convnet", "head": "flatten"},
     base={"channels": "16-32-32", "train_size": 10_000, "epochs": 3},
+    seeds=3,
     quick={"channels": "8-16-16", "train_size": 2000},
     measurements=(Measurement("shifts", shifted_accuracy),),
 )

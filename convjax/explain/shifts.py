@@ -19,7 +19,7 @@ from convjax.sweeps.measure import Trained
 from convjax.training.steps import predict, scale_images
 
 LARGEST_SHIFT = 8
-SHIFTED_IMAGES = 500
+SHIFTED_IMAGES = 200
 EQUIVARIANCE_SHIFTS = (1, 2, 4)
 EQUIVARIANCE_IMAGES = 200
 
