@@ -303,10 +303,9 @@ def sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor, 
         xytext=(factor.at, level),
         arrowprops={"arrowstyle": "->", "color": theme.ink, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0},
     )
-    axes.text(
-        np.sqrt(factor.examples * factor.at), level, f"{factor.bound} {factor.factor:.1f} times".strip(),
-        ha="center", va="bottom", color=theme.ink,
-    )  # fmt: skip
+    # Left of the arrow's tip, above the first arm's curve, nothing else is drawn.
+    label = f"{factor.bound} {factor.factor:.1f} times".strip()
+    axes.text(0.93 * factor.examples, level, label, ha="right", va="center", color=theme.ink)
     low = min(min(value for values in by_size.values() for value in values.values()) for by_size in curves.values())
     axes.set_ylim(max(0.0, 100 * low - 5.0), 101.0)
     set_log_ticks(axes.xaxis, sizes[0], sizes[-1], tick_number)
