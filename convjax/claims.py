@@ -144,7 +144,7 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
         frame = layout.frame()
         if frame["status"].isin(("done", "diverged")).any():
             write_answer(layout, suffix=suffix, show=False)
-        runs[name] = StudyRuns(layout.grid.cells, frame, layout.measured())
+        runs[name] = StudyRuns(layout.grid.cells, frame, layout.measured(), len(layout.sweep.configs))
     evidence = Evidence(runs)
     try:
         findings = tuple(claim.judge(evidence))

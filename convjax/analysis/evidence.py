@@ -22,11 +22,13 @@ class StudyRuns:
       cells: the arms.
       frame: one row a run, see `convjax.sweeps.store.read_runs`.
       measured: of each run, by its digest, what each `convjax.sweeps.measure.Measurement` found, by its name.
+      planned: how many runs it has when all are done; 0 for those that the frame has.
     """
 
     cells: tuple[Cell, ...]
     frame: "pd.DataFrame"
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    planned: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _facts(name: str, runs: StudyRuns) -> str:
         common.append(f"epochs={default.epochs}")
     seeds: Sequence[int] = sorted({int(seed) for seed in runs.frame["seed"].dropna()})
     done = int(runs.frame["status"].isin((DONE, DIVERGED)).sum())
-    total = len(configs) * max(1, len(seeds))
+    total = runs.planned or len(configs) * max(1, len(seeds))
     parts = [
         *common,
         counted(len(configs), "arm"),
