@@ -32,8 +32,8 @@ from convjax.training.steps import (
     zero_sums,
 )
 
-_FIRST_CHUNK = 20
-"""Steps before the first look at the device, when their speed is not known."""
+_FIRST_CHUNK = 4
+"""Steps before the first look at the device, when their speed is not known: an interrupt waits for them."""
 
 _PROGRESS_SECONDS = 0.4
 """Time between two looks at the device: each costs a round trip, and an interrupt waits for one."""
@@ -222,6 +222,7 @@ def fit(
     feeds = Streamed(dataset.train, chunk) if streaming else clock.timed("data", Resident, dataset.train)
     done = max(int(state.step) for state in states)
     alive = [index for index, state in enumerate(states) if not diverged(state)]
+    stride = _FIRST_CHUNK
 
     for epoch in range(done // programs.steps, config.epochs):
         if not alive:
@@ -229,7 +230,7 @@ def fit(
         step = done % programs.steps if epoch == done // programs.steps else 0
         started = time.perf_counter()
         order = clock.timed("train", programs.order, all_keys, epoch)
-        coming, feed, stride = feeds.epoch(order, step), None, _FIRST_CHUNK
+        coming, feed = feeds.epoch(order, step), None
         while step < programs.steps and alive:
             if feed is None or step == feed.stop:
                 feed = clock.timed("data", next, coming)
