@@ -16,6 +16,7 @@ import io
 import json
 import random
 import resource
+import shutil
 import signal
 import struct
 import tempfile
@@ -156,6 +157,7 @@ def targets(folder: Path) -> dict[str, Target]:
     return {
         "flags": Target(_make_flags, _feed_flags),
         **_idx_targets(),
+        "folder": _folder_target(),
         **_store_targets(folder),
         **_keras_targets(),
     }
@@ -209,6 +211,70 @@ def _idx_targets() -> dict[str, Target]:
         return idx.read(path, file, (5, 6, 1), 10)
 
     return {"idx": Target(make, feed), "gzip": Target(make_gzip, feed)}
+
+
+def _folder_target() -> Target:
+    from PIL import Image
+
+    from convjax.data import folders
+
+    pictures = []
+    for kind, color in (("PNG", "L"), ("JPEG", "RGB"), ("PNG", "P"), ("BMP", "RGB"), ("GIF", "L"), ("PNG", "RGBA")):
+        buffer = io.BytesIO()
+        Image.new(color, (9, 7)).save(buffer, kind)
+        pictures.append(buffer.getvalue())
+    # A PNG header that claims 60,000 x 60,000 pixels.
+    enormous = bytearray(pictures[0])
+    enormous[16:24] = struct.pack(">II", 60_000, 60_000)
+    enormous[29:33] = struct.pack(">I", zlib.crc32(enormous[12:29]))
+    names = [
+        f"{split}{name}"
+        for split in ("", "train/", "test/")
+        for name in ("cat/1.png", "cat/2.jpg", "dog/3", "dog/4.gif")
+    ]
+    odd = [
+        "x/../y",
+        "cat/\udcff",
+        "cat/a\nb",
+        ".hidden/1",
+        "cat/deep/er/5",
+        "stray",
+        "Thumbs.db",
+        "train/val/6",
+        "cat " + "7" * 200,
+    ]
+
+    def make(choose: random.Random) -> bytes:
+        tree: dict[str, dict[str, str]] = {}
+        for name in choose.sample(names, choose.randint(1, 8)) + choose.sample(odd, choose.randint(0, 3)):
+            picture = choose.choice([*pictures, enormous])
+            content = mutated(picture, choose) if choose.random() < 0.6 else picture
+            tree[name] = {"content": bytes(content).hex()}
+            if choose.random() < 0.1:
+                tree[name] = {"link": choose.choice(["/etc", "/dev/zero", "..", "nowhere", "1.png", "../cat"])}
+        return json.dumps(tree).encode()
+
+    def feed(content: bytes, place: Path) -> object:
+        shutil.rmtree(place / "images", ignore_errors=True)
+        for name, what in json.loads(content).items():
+            path = place / "images" / name
+            with contextlib.suppress(OSError):  # a file where another name has a folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if "link" in what:
+                    path.symlink_to(what["link"])
+                else:
+                    path.write_bytes(bytes.fromhex(what["content"]))
+        (place / "images").mkdir(exist_ok=True)
+        return folders.prepare(
+            f"folder:{place / 'images'}",
+            str(place / "cache"),
+            size=(5, 6),
+            color="grey" if len(content) % 2 else "rgb",
+            skip_corrupt=len(content) % 3 > 0,
+            log=lambda line: None,
+        )
+
+    return Target(make, feed)
 
 
 def _store_targets(folder: Path) -> dict[str, Target]:

@@ -11,8 +11,8 @@ from convjax.data import idx
 from convjax.data.catalog import RawFile
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
-INPUTS = {"flags": 400, "idx": 400, "gzip": 200, "keras": 4, "h5": 2}
-SLOW_INPUTS = {"flags": 20_000, "idx": 20_000, "gzip": 5_000, "keras": 400, "h5": 200}
+INPUTS = {"flags": 400, "idx": 400, "gzip": 200, "folder": 12, "keras": 4, "h5": 2}
+SLOW_INPUTS = {"flags": 20_000, "idx": 20_000, "gzip": 5_000, "folder": 2_000, "keras": 400, "h5": 200}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def known(fuzzer, tmp_path_factory):
 
 
 NAMES = (
-    "flags", "idx", "gzip", "config.json", "result.json", "failure.json", "metrics.jsonl", "predictions.npy",
+    "flags", "idx", "gzip", "folder", "config.json", "result.json", "failure.json", "metrics.jsonl", "predictions.npy",
     "SHA256SUMS", "keras", "h5",
 )  # fmt: skip
 
