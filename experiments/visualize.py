@@ -32,8 +32,10 @@ def main(argv: list[str]) -> None:
     from convjax.pictures.chapters import CHAPTERS
     from convjax.pictures.gallery import write_gallery
     from convjax.pictures.subject import load_subject
+    from convjax.training.backend import enable_compilation_cache
 
     run, out = Path(_RUN.value), Path(_OUT.value or Path(_RUN.value) / "pictures")
+    enable_compilation_cache()
     subject = load_subject(run, _STEP.value or None, _indices(_IMAGES.value), _LAYER.value, _DATA_DIR.value)
     chapters, left_out = [], []
     for name in wanted:

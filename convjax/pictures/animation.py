@@ -39,6 +39,11 @@ def to_gif(animation: Animation, theme: str) -> bytes:
     # The palette of first, middle and last frame together: colours do not flicker from frame to frame.
     chosen = [frames[index] for index in sorted({0, len(frames) // 2, len(frames) - 1})]
     palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in chosen])).quantize(_COLOURS, kmeans=1)
+    # The mean of near colours would leave the background a little off the page's.
+    background, index = frames[0].getpixel((0, 0)), frames[0].quantize(palette=palette).getpixel((0, 0))
+    entries = palette.getpalette()
+    entries[3 * index : 3 * index + 3] = background
+    palette.putpalette(entries)
     shown = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [animation.milliseconds] * (len(shown) - 1) + [4 * animation.milliseconds]
     buffer = io.BytesIO()

@@ -132,11 +132,13 @@ def scale_drawing(layers: Sequence[Layer], title: str, *, theme: Theme) -> Figur
             middle, -height / 2 - 0.08 * tallest, _broken(name), ha="center", va="top", fontsize=SMALL - 0.5,
             color=theme.muted, linespacing=1.0,
         )  # fmt: skip
-        x = right + max(gap, 0.5 * (_label_width(shape, tallest) - width - back) + gap)
+        x = right + max(gap, 0.5 * (_label_width(name, shape, tallest) - width - back) + gap)
         lowest = min(lowest, -height / 2 - 0.08 * tallest - 0.2 * tallest)
         highest = max(highest, height / 2 + back / 2 + 0.2 * tallest)
     axes.set_xlim(-0.1 * tallest, x)
     axes.set_ylim(lowest, highest)
+    # As high as a drawing of this width is.
+    figure.set_figheight(max(2.5, WIDTH * (highest - lowest) / (x + 0.1 * tallest)) + 0.4)
     put_title(figure, title)
     return figure
 
@@ -147,8 +149,9 @@ def _broken(name: str) -> str:
     return f"{stem}_\n{rest}" if len(name) > _LONGEST_NAME and underscore else name
 
 
-def _label_width(shape: Sequence[int], tallest: float) -> float:
-    return 0.075 * tallest * len(shape_text(tuple(shape)))
+def _label_width(name: str, shape: Sequence[int], tallest: float) -> float:
+    lines = [shape_text(tuple(shape)), *_broken(name).split("\n")]
+    return 0.075 * tallest * max(len(line) for line in lines)
 
 
 def _thickness(shape: Sequence[int]) -> float:

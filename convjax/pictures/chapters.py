@@ -168,7 +168,7 @@ def convolution(subject: Subject) -> Chapter:
     image = subject.images[index] / 255.0
     single, kernel, source = _demonstration(subject, image)
     side = max(5, max(kernel.shape) + 2)
-    piece = windows.crop(single, side)
+    piece = windows.crop(single, side, kernel)
     size = shape_text((side, side))
     cases: list[tuple[str, str, str, Sliding]] = [
         ("valid", f"Convolution, padding valid: {size} input", "windows only where they fit: the map is smaller",

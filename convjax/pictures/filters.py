@@ -13,7 +13,7 @@ from convjax.analysis.theme import Theme, ThemedFigure, drawable, styled
 from convjax.explain.filters import Maximised
 from convjax.nn.geometry import Layer
 from convjax.pictures.colours import around_zero, diverging
-from convjax.pictures.parts import SMALL, WIDTH, colour_bar, put_title, shape_text, show_sheet
+from convjax.pictures.parts import SMALL, WIDTH, colour_bar, decimals, put_title, shape_text, show_sheet
 
 _COLUMNS = 16
 _FEWER = 8
@@ -78,7 +78,7 @@ def maximised_sheet(found: Maximised, names: Sequence[str] | None, title: str, *
         figure,
         title,
         f"{found.layer.name}, {shape_text(found.images.shape[1:3])} pixels each; "
-        f"mean answer {found.start.mean():.2f} for grey noise, {found.end.mean():.2f} for these "
+        f"mean answer {decimals(found.start.mean())} for grey noise, {decimals(found.end.mean())} for these "
         f"({raised} of {count} raised)",
     )
     return figure

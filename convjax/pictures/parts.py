@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from convjax.analysis.theme import FONT_SIZE, drawable
+from convjax.analysis.theme import FONT_SIZE, ThemedFigure, drawable
 from convjax.nn.geometry import Shape
 
 WIDTH = 9.0
@@ -36,7 +36,8 @@ def put_title(figure: Figure, title: str, detail: str = "") -> None:
     lines = textwrap.wrap(drawable(title), letters)
     lines += textwrap.wrap(drawable(detail), int(letters * 1.02)) if detail else []
     # Also outside of a theme's settings: a film changes its title from frame to frame.
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT_SIZE + 1.5, fontweight="bold")
+    ink = figure.theme.ink if isinstance(figure, ThemedFigure) else None
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT_SIZE + 1.5, fontweight="bold", color=ink)
 
 
 def mosaic(tiles: NDArray[Any], columns: int, gap: int = 1) -> NDArray[np.float64]:
@@ -124,6 +125,8 @@ def colour_bar(
         "pad": 0.01,
         "fraction": 0.04,
         "aspect": 30,
+        # A colour bar would else move the drawings beside it within their places.
+        "panchor": False,
     }
     _finish(figure.colorbar(drawn, ax=axes, **(place | more)), label)
 
@@ -144,11 +147,16 @@ def _finish(bar: Colorbar, label: str, words: Sequence[str] | None = None) -> No
     bar.ax.grid(visible=False)
     bar.ax.tick_params(length=0, labelsize=SMALL)
     bar.set_label(label, fontsize=SMALL)
+    if words:
+        # Words at the ends stay within the bar: what stands out would push its neighbours away.
+        first, *_, last = bar.ax.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
 
 
 def decimals(value: float) -> str:
     """Two decimals, with a true minus sign."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: float) -> str:

@@ -21,6 +21,8 @@ QUANTITIES = {
     "dead_channels": "dead channels (%)",
 }
 _FILM_COLUMNS = 8
+_LOGARITHMIC = 10.0
+"""Ratio of the largest to the smallest norm from which their scale is logarithmic."""
 
 
 @styled
@@ -48,7 +50,8 @@ def inside_plot(lines: Sequence[Mapping[str, Any]], title: str, *, theme: Theme)
                     markeredgecolor="none",
                     label=layer,
                 )
-        if name == "gradient_norm" and axes.has_data():
+        values = [value for line in axes.lines for value in line.get_ydata() if value > 0]
+        if name == "gradient_norm" and values and max(values) > _LOGARITHMIC * min(values):
             axes.set_yscale("log")
             set_log_ticks(axes.yaxis, *axes.get_ylim(), number)
         elif name == "dead_channels":

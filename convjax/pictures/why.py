@@ -81,17 +81,17 @@ def wrong_sheet(rows: Sequence[tuple[Explained, Explained]], title: str, detail:
 def _sheet(image: NDArray[np.uint8], rows: int, signed: Sequence[bool], theme: Theme) -> tuple[Figure, NDArray[Any]]:
     """A figure of image and maps, `[rows, 1 + maps]`, above the two colour scales."""
     columns = 1 + len(signed)
-    side = WIDTH / (columns + 0.6)
+    side = (WIDTH - 0.8) / columns - 0.1
     tall = image.shape[0] / image.shape[1]
-    figure = ThemedFigure(WIDTH, rows * (side * tall + 0.28) + 1.5, theme)
+    figure = ThemedFigure(WIDTH, rows * (side * tall + 0.3) + 1.4, theme)
     grid = figure.add_gridspec(rows + 1, 2 * columns, height_ratios=[1.0] * rows + [0.07 / tall])
     axes = [
         [figure.add_subplot(grid[row, 2 * column : 2 * column + 2]) for column in range(columns)] for row in range(rows)
     ]
     middle = columns + 1
     for place, colours, norm, words in (
-        (grid[rows, 2 : middle - 1], diverging(), Normalize(-1, 1), ("against the class", "0", "for the class")),
-        (grid[rows, middle + 1 : -1], sequential(), Normalize(0, 1), ("0", "for the class")),
+        (grid[rows, 2:middle], diverging(), Normalize(-1, 1), ("against the class", "0", "for the class")),
+        (grid[rows, middle + 1 :], sequential(), Normalize(0, 1), ("0", "for the class")),
     ):
         if all(signed) and colours is not diverging():
             continue

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from convjax.analysis.theme import FONT_SIZE, Theme, ThemedFigure, styled
-from convjax.explain.sliding import Sliding
+from convjax.explain.sliding import Sliding, slide_kernel
 from convjax.pictures.colours import around_zero, diverging
 from convjax.pictures.parts import SMALL, WIDTH, bare, decimals, put_title, scale_bar, shape_text
 
@@ -236,9 +236,15 @@ def _figure(height: float, theme: Theme) -> Figure:
     return figure
 
 
-def crop(image: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """The square of an image `[height, width]`, 0..1, whose grey levels vary most, rounded to tenths."""
-    rows, columns = image.shape[0] - side + 1, image.shape[1] - side + 1
-    corners = [(row, column) for row in range(rows) for column in range(columns)]
-    row, column = max(corners, key=lambda at: float(image[at[0] : at[0] + side, at[1] : at[1] + side].std()))
+def crop(image: NDArray[np.float64], side: int, kernel: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """The square of an image `[height, width]`, 0..1, rounded to tenths, over which a kernel's responses differ most;
+    without a kernel, whose grey levels vary most."""
+    values = np.asarray(image, np.float64) if kernel is None else slide_kernel(image, kernel).output
+    inner = [side - image.shape[axis] + values.shape[axis] for axis in range(2)]
+    spread = {
+        (row, column): float(values[row : row + inner[0], column : column + inner[1]].std())
+        for row in range(image.shape[0] - side + 1)
+        for column in range(image.shape[1] - side + 1)
+    }
+    row, column = max(spread, key=lambda at: spread[at])
     return np.round(image[row : row + side, column : column + side], 1)

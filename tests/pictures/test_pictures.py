@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from convjax.analysis.theme import DARK
 from convjax.config import RunConfig
 from convjax.explain.sliding import slide_kernel
 from convjax.nn.geometry import plan
@@ -76,6 +77,7 @@ def test_a_window_strip_shows_patch_products_and_value():
     frames = list(windows.window_frames(sliding, "Film", theme="dark"))
     assert len(frames) == 16
     assert frames[-1].get_suptitle() == "Film: step 16 of 16"
+    assert frames[-1]._suptitle.get_color() == DARK.ink
     assert len(list(windows.window_frames(sliding, "Film", 5, theme="light"))) == 5
 
 
@@ -85,6 +87,8 @@ def test_the_crop_is_the_most_varied_piece():
     piece = windows.crop(image, 4)
     assert piece.shape == (4, 4)
     assert piece.std() == pytest.approx(0.5)
+    edge = np.array([[-1.0], [1.0]])  # answers at the upper and the lower edge of the bar
+    assert windows.crop(image, 4, edge).any(axis=1).tolist() == [False, True, True, False]
 
 
 def test_diagrams_name_every_layer_with_its_shape():
