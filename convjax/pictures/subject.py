@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convjax.config import RunConfig, UserError
 from convjax.explain.activations import layer_named, map_layers
 from convjax.nn.geometry import Layer, total_parameters
-from convjax.sweeps.run import load_dataset
+from convjax.sweeps.run import dataset_of
 from convjax.sweeps.store import Run
 from convjax.training.checkpoint import kept_steps, load_params
 from convjax.training.steps import Task, predict, steps_per_epoch
@@ -103,7 +103,7 @@ def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str
     config, task, params = load_params(path, step)
     run = Run(path)
     data = json.loads((path / "config.json").read_text())["data"]
-    dataset = load_dataset(config.dataset, data_dir, config.train_size, config.validation_size)
+    dataset = dataset_of(config, data_dir)
     if dataset.fingerprint != data["fingerprint"]:
         raise UserError(
             f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {path} was trained on "
