@@ -56,6 +56,8 @@ def maximised_sheet(found: Maximised, names: Sequence[str] | None, title: str, *
     side = 0.86 * WIDTH / columns
     figure = ThemedFigure(WIDTH, side * rows * height / width + 1.1, theme)
     axes = figure.add_subplot()
+    # White pixels end where their image does, on a white page too.
+    axes.set_facecolor(theme.grid)
     tiles = found.images if found.images.shape[-1] == 3 else found.images.mean(-1)
     drawn = show_sheet(axes, tiles, columns, norm=Normalize(0.0, 1.0), colours=matplotlib.colormaps["gray"])
     gap = max(1, round(max(height, width) / 9))
