@@ -294,9 +294,9 @@ def _square(shape: Sequence[int]) -> tuple[int, int]:
     return max(1, round(least / 5.6)), max(1, round(least / _OCCLUSIONS))
 
 
-def _method(subject: Subject) -> str:
+def _method(subject: Subject, most: int = 2) -> str:
     window, _ = _square(subject.images.shape[1:])
-    layers = [f"{layer.name} ({shape_text(layer.output_shape[:2])} positions)" for layer in _cam_layers(subject)]
+    layers = [f"{layer.name} ({shape_text(layer.output_shape[:2])} positions)" for layer in _cam_layers(subject)[:most]]
     cam = f" Grad-CAM at {' and '.join(layers)}, each position where its receptive field has its middle." * bool(layers)
     return f"occlusion by black squares of {window}{_TIMES}{window} pixels.{cam}"
 
@@ -364,7 +364,7 @@ def wrong(subject: Subject) -> Chapter:
                 "wrong",
                 title,
                 "; ".join(pair[3].replace("\n", " ") for pair in pairs),
-                f"For the class predicted (left) and the true class (right): {_method(subject)} Below each map its "
+                f"For the class predicted (left) and the true class (right): {_method(subject, 1)} Below each map its "
                 "range.",
                 functools.partial(
                     _themed, wrong_sheet, list(zip(rows[::2], rows[1::2], strict=True)), title, _detail(subject)
@@ -391,8 +391,8 @@ def inside(subject: Subject) -> Chapter:
                 "inside",
                 "Norms of weights and gradients, dead channels",
                 f"After epoch {last['epoch']} dead: {dead or 'not measured'}.",
-                "After each epoch, layer by layer. The numbers are in metrics.jsonl and, with --tensorboard, in "
-                "TensorBoard.",
+                "After each epoch, layer by layer. The numbers are in metrics.jsonl, and in TensorBoard where "
+                "the run has it.",
                 functools.partial(_themed, training.inside_plot, lines, "Inside the layers, after each epoch"),
             )
         ],
