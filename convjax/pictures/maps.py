@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -96,22 +97,22 @@ def _activation(layer: Layer) -> str:
     return f", {layer.activation}" if layer.parameters and layer.activation not in ("linear", "softmax") else ""
 
 
-def _number_units(axes: object, units: int) -> None:
+def _number_units(axes: Axes, units: int) -> None:
     step = max(1, units // 8)
-    axes.set_xticks(range(0, units, step), [str(unit) for unit in range(0, units, step)])  # type: ignore[attr-defined]
+    axes.set_xticks(range(0, units, step), [str(unit) for unit in range(0, units, step)])
 
 
-def _logit_bars(figure: Figure, axes: object, logits: NDArray[np.float32], names: Sequence[str], theme: Theme) -> None:
+def _logit_bars(figure: Figure, axes: Axes, logits: NDArray[np.float32], names: Sequence[str], theme: Theme) -> None:
     best = int(np.argmax(logits))
     colours = [theme.series[0] if index == best else theme.muted for index in range(len(logits))]
-    axes.bar(range(len(logits)), logits, color=colours, width=0.7)  # type: ignore[attr-defined]
-    axes.axhline(0, color=theme.muted, linewidth=0.8)  # type: ignore[attr-defined]
+    axes.bar(range(len(logits)), logits, color=colours, width=0.7)
+    axes.axhline(0, color=theme.muted, linewidth=0.8)
     labels = [drawable(str(name))[:12] for name in names] if len(names) == len(logits) else range(len(logits))
-    axes.set_xticks(range(len(logits)), labels)  # type: ignore[attr-defined]
-    axes.tick_params(labelsize=SMALL, length=0)  # type: ignore[attr-defined]
-    axes.grid(visible=False, axis="x")  # type: ignore[attr-defined]
-    axes.set_ylabel("logit", fontsize=SMALL)  # type: ignore[attr-defined]
-    axes.set_xlabel("class", fontsize=SMALL)  # type: ignore[attr-defined]
+    axes.set_xticks(range(len(logits)), labels)
+    axes.tick_params(labelsize=SMALL, length=0)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("logit", fontsize=SMALL)
+    axes.set_xlabel("class", fontsize=SMALL)
 
 
 @styled
@@ -178,23 +179,23 @@ def response_plot(
     return figure
 
 
-def _label_pixels(axes: object, size: Sequence[int], *, last: bool, first: bool) -> None:
+def _label_pixels(axes: Axes, size: Sequence[int], *, last: bool, first: bool) -> None:
     rows, columns = size[0] - 1, size[1] - 1
-    axes.set_xticks([0, columns], ["0", str(columns)] if last else [])  # type: ignore[attr-defined]
-    axes.set_yticks([0, rows], ["0", str(rows)])  # type: ignore[attr-defined]
-    axes.grid(visible=False)  # type: ignore[attr-defined]
-    axes.spines["bottom"].set_visible(False)  # type: ignore[attr-defined]
-    axes.tick_params(length=0, labelsize=SMALL)  # type: ignore[attr-defined]
+    axes.set_xticks([0, columns], ["0", str(columns)] if last else [])
+    axes.set_yticks([0, rows], ["0", str(rows)])
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0, labelsize=SMALL)
     if last:
-        axes.set_xlabel("column", fontsize=SMALL, labelpad=-6)  # type: ignore[attr-defined]
+        axes.set_xlabel("column", fontsize=SMALL, labelpad=-6)
     if not first:
-        axes.set_ylabel("row", fontsize=SMALL, labelpad=-6)  # type: ignore[attr-defined]
+        axes.set_ylabel("row", fontsize=SMALL, labelpad=-6)
 
 
-def _write_numbers(axes: object, values: NDArray[np.float32], largest: float) -> None:
+def _write_numbers(axes: Axes, values: NDArray[np.float32], largest: float) -> None:
     if values.size > 36:
         return
     for (row, column), value in np.ndenumerate(values):
         # The scale is dark at both ends.
         colour = "#ffffff" if abs(value) > 0.55 * largest else "#000000"
-        axes.text(column, row, decimals(value), ha="center", va="center", color=colour, fontsize=SMALL)  # type: ignore[attr-defined]
+        axes.text(column, row, decimals(value), ha="center", va="center", color=colour, fontsize=SMALL)
