@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from faults import Snapshots, crash_everywhere
+from player import CONFIG, LINES, RESULT, play
 
 from convjax.config import RunConfig
 from convjax.sweeps import run as run_module
@@ -37,37 +37,6 @@ def no_waiting_for_the_disk(monkeypatch):
 
 
 ROOT = Path(__file__).parents[2]
-CONFIG = RunConfig(seed=7)
-EPOCHS = 3
-LINES = [{"epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch} for epoch in range(1, EPOCHS + 1)]
-RESULT = {
-    "status": "done",
-    "reason": "",
-    "test_accuracy": 0.9,
-    "parameters": 10,
-    "flops": 20,
-    "seconds": {"total": 1.0},
-}
-
-
-def play(workdir, result=RESULT):
-    """All that a run does to its folder, with a file for a checkpoint."""
-    run = Run.of(workdir, "study", CONFIG)
-    with run.claim() as claim:
-        run.mend()
-        if run.result() is not None:
-            return
-        run.start(CONFIG, {"versions": {}})
-        checkpoint = run.path / "checkpoints"
-        done = len(checkpoint.read_text()) if checkpoint.exists() else 0
-        run.keep_metrics(10 * done)
-        for line in LINES[done:]:
-            claim.require()
-            run.add_metrics(line)
-            temporary = run.path / "checkpoint.tmp"
-            temporary.write_text("x" * line["epoch"])
-            temporary.replace(checkpoint)
-        run.finish(result, np.array([1, 2, 3]), np.array([1, 2, 0]))
 
 
 def contents(workdir):
@@ -213,6 +182,50 @@ def killer(tmp_path_factory):
     source = Path(__file__).with_name("kill_at.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return {"LD_PRELOAD": str(library)}
+
+
+PLAYER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from player import play
+play(sys.argv[1])
+"""
+
+
+def play_apart(workdir, **environment):
+    """`play` in a process of its own; its exit code."""
+    command = [sys.executable, "-c", PLAYER, str(workdir), str(Path(__file__).parent)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+
+
+def kill_players(tmp_path, killer, moments):
+    """Kills a process at each of some file operations of the store, goes on in a second one; how many there were."""
+    log = tmp_path / "operations"
+    assert play_apart(tmp_path / "all", KILL_UNDER=str(tmp_path / "all"), KILL_LOG=str(log), **killer) == 0
+    expected, operations = contents(tmp_path / "all"), int(log.read_text())
+    kills = 0
+    for at in moments(operations):
+        place = tmp_path / str(at)
+        code = play_apart(place, KILL_UNDER=str(place), KILL_AT=str(at), **killer)
+        assert code == -signal.SIGKILL
+        kills += 1
+        run = Run.of(place, "study", CONFIG)
+        if (run.path / "config.json").exists():
+            assert read_run(run)["status"] in ("unfinished", "done")
+        play(place)  # takes the dead process's claim over
+        assert contents(place) == expected
+        assert not list(place.rglob("*.damaged-*"))
+    print(f"{kills} processes killed at {operations} file operations of the store")
+    return kills
+
+
+def test_processes_killed_at_file_operations_of_the_store_lose_nothing(tmp_path, killer):
+    assert kill_players(tmp_path, killer, lambda operations: range(3, operations + 1, 9)) >= 5
+
+
+@pytest.mark.slow
+def test_processes_killed_at_any_file_operation_of_the_store_lose_nothing(tmp_path, killer):
+    assert kill_players(tmp_path, killer, lambda operations: range(1, operations + 1)) >= 50
 
 
 @pytest.mark.slow
