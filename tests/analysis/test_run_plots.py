@@ -188,7 +188,8 @@ class TestRuns:
     def test_a_run_that_diverged_has_no_sheet(self, run):
         result = run.result() | {"status": "diverged", "reason": "nan"}
         (run.path / "result.json").write_text(json.dumps(result))
-        (run.path / "metrics.jsonl").unlink()
+        for name in ("metrics.jsonl", "SHA256SUMS"):
+            (run.path / name).unlink()
         assert [path.name for path in save_run_plots(run, "")] == ["confusion_matrix.png"]
 
     def test_unfinished_damaged_and_other_data_are_refused(self, run, dataset, monkeypatch):
