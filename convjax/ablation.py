@@ -170,17 +170,19 @@ class Layout:
         frame = read_runs([folder])
         return frame[frame["digest"].isin({config.digest for config in self.sweep.configs})]
 
-    def measured(self) -> dict[str, dict[str, Any]]:
-        """What the study measures on each finished run, by the run's digest; measured now where it was not before."""
-        from convjax.sweeps.measure import measure
+    def measured(self, *, only_kept: bool = False) -> dict[str, dict[str, Any]]:
+        """What the study measures on each finished run, by the run's digest.
 
-        if not self.study.measurements:
-            return {}
-        done = [config for config in self.sweep.configs if self.sweep.status(config)[0] == "done"]
-        return {
-            config.digest: measure(self.sweep.run(config), self.study.measurements, self.sweep.options)
-            for config in done
-        }
+        What was not measured before is measured now, unless `only_kept`.
+        """
+        from convjax.sweeps.measure import kept, measure
+
+        found, wanted = {}, self.study.measurements
+        for config in self.sweep.configs if wanted else ():
+            run = self.sweep.run(config)
+            if self.sweep.status(config)[0] == "done":
+                found[config.digest] = kept(run, wanted) if only_kept else measure(run, wanted, self.sweep.options)
+        return found
 
 
 def lay_out(study: Study) -> Layout:

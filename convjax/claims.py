@@ -130,6 +130,7 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
     """Runs what is not done, measures, judges and draws; also how many runs failed."""
     from convjax.analysis.evidence import Evidence, StudyRuns
     from convjax.analysis.theme import save
+    from convjax.analysis.verdict import NOT_SHOWN, overall
 
     report_only = "report_only" in flags.FLAGS and flags.FLAGS.report_only
     failed = 0
@@ -142,15 +143,23 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
             failed += do(layout)
         suffix = f"-{name}" if position else ""
         frame = layout.frame()
-        if frame["status"].isin(("done", "diverged")).any():
-            write_answer(layout, suffix=suffix, show=False)
-        runs[name] = StudyRuns(layout.grid.cells, frame, layout.measured(), len(layout.sweep.configs))
+        if not report_only:
+            try:
+                write_answer(layout, suffix=suffix, show=False)
+            except UserError as error:  # no run of some arm was done: the claim is judged without its table
+                print(f"{claim.name}: no table: {error}", file=sys.stderr)
+        runs[name] = StudyRuns(
+            layout.grid.cells, frame, layout.measured(only_kept=report_only), len(layout.sweep.configs)
+        )
     evidence = Evidence(runs)
     try:
         findings = tuple(claim.judge(evidence))
         drawn = {theme: tuple(claim.figures(evidence, theme)) for theme in ("light", "page")}
     except UserError as error:
         return _unjudged(claim, str(error)), failed
+    if overall(findings) == NOT_SHOWN and evidence.unfinished():
+        # That nothing is shown would be said of runs that are not there.
+        return _unjudged(claim, f"some arms have no run yet ({'; '.join(evidence.facts())})"), failed
     files = {}
     for figure in drawn["light"]:
         files[figure.name] = f"{images}{claim.name}-{figure.name}.png"

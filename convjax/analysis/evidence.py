@@ -1,7 +1,7 @@
 """What the runs of a claim's studies measured, as a value to judge from. Pure: reads nothing, writes nothing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +89,26 @@ class Evidence:
     def _rows(self, study: str, fields: Mapping[str, str | int | float]) -> list[dict[str, Any]]:
         config, frame = self.cell(study=study, **fields).config, self.frame(study)
         digests = {config.replace(seed=int(seed)).digest for seed in frame["seed"].dropna().unique()}
-        rows = frame[frame["digest"].isin(digests) & frame["status"].isin((DONE, DIVERGED))]
-        return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
+        return _finished(frame, digests)
+
+    def unfinished(self) -> bool:
+        """Whether an arm has no finished run."""
+        for runs in self.studies.values():
+            for cell in runs.cells:
+                digests = {cell.config.replace(seed=int(seed)).digest for seed in runs.frame["seed"].dropna().unique()}
+                if not _finished(runs.frame, digests):
+                    return True
+        return False
 
     def facts(self) -> list[str]:
         """What was run, a line a study: data, settings that are not the chapter's, arms, seeds."""
         return [_facts(name if len(self.studies) > 1 else "", runs) for name, runs in self.studies.items()]
+
+
+def _finished(frame: "pd.DataFrame", digests: Collection[str]) -> list[dict[str, Any]]:
+    """The finished runs of these digests, by seed."""
+    rows = frame[frame["digest"].isin(digests) & frame["status"].isin((DONE, DIVERGED))]
+    return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
 
 
 def _has(cell: Cell, name: str, value: str | int | float) -> bool:

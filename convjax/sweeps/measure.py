@@ -40,22 +40,27 @@ class Measurement:
     version: int = 1
 
 
+def kept(run: "Run", measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """What was measured on a run before, by name. A damaged file is as none: what is measured again costs time only."""
+    found = {}
+    for measurement in measurements:
+        try:
+            written = json.loads(_path(run, measurement).read_bytes())
+            if written["version"] == measurement.version:
+                found[measurement.name] = written["values"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
 def measure(run: "Run", measurements: Sequence[Measurement], options: "Options") -> dict[str, Any]:
     """What each measurement finds on a finished run, by name; only what is not kept yet is measured.
 
     Raises:
       UserError: the run has no sound checkpoint to measure.
     """
-    found, missing = {}, []
-    for measurement in measurements:
-        try:
-            kept = json.loads(_path(run, measurement).read_bytes())
-            if kept["version"] == measurement.version:
-                found[measurement.name] = kept["values"]
-                continue
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # not measured yet, or damaged: what is measured again costs time only
-        missing.append(measurement)
+    found = kept(run, measurements)
+    missing = [measurement for measurement in measurements if measurement.name not in found]
     if missing:
         from convjax.sweeps.run import dataset_of
         from convjax.training import backend

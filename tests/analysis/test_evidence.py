@@ -60,6 +60,16 @@ def test_measurements_come_by_seed(evidence):
     assert evidence.measured("other", model="dense", pixels="grid") == {}
 
 
+def test_an_arm_without_a_finished_run_is_told(row):
+    arms = [{"kernel_size": "3"}, {"kernel_size": "5-3-3"}]
+    whole = study(row, RunConfig(), arms, lambda c: 0.7)
+    assert not Evidence({"one": whole}).unfinished()
+    frame = whole.frame.copy()
+    frame.loc[frame["kernel_size"] == "3", "status"] = "failed"
+    assert Evidence({"one": StudyRuns(whole.cells, frame)}).unfinished()
+    assert Evidence({"one": StudyRuns(whole.cells, whole.frame[whole.frame["kernel_size"] == "3"])}).unfinished()
+
+
 def test_runs_without_a_value_are_no_values(row):
     config = RunConfig()
     rows = [
