@@ -40,14 +40,14 @@ def layers(widths, accuracies, untrained=0.7):
         probed = {
             name: {"test_accuracy": accuracy + (-1) ** index * noise, "features": 100.0}
             for index, (name, accuracy) in enumerate(
-                zip(("input", "max_pooling2d_1", "max_pooling2d_2", "conv2d_3"), accuracies, strict=True)
+                zip(("input", "max_pooling2d_1", "max_pooling2d_2", "max_pooling2d_3"), accuracies, strict=True)
             )
         }
         return {
             "receptive_fields": {"trained": fields, "untrained": fields},
             "probes": {
                 "trained": probed,
-                "untrained": {"conv2d_3": {"test_accuracy": untrained + noise, "features": 100.0}},
+                "untrained": {"max_pooling2d_3": {"test_accuracy": untrained + noise, "features": 100.0}},
             },
         }
 
