@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from convjax import cli
-from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.config import FIELD_NAMES, MODEL_FIELDS, RunConfig, UserError
 from convjax.sweeps.grid import Cell, Grid, Match, make_grid, product
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
         else:
             continue
         values = [value.strip() for value in given.split(",")]
-        if name in axes or len(values) > 1:
+        # In the arms, a value for every model outlasts the change of model that would bring in the model's own.
+        of_every_model = name in MODEL_FIELDS and "model" in set_by_arms | axes.keys()
+        if name in axes or len(values) > 1 or of_every_model:
             axes[name] = values
         else:
             base[name] = values[0]
@@ -296,7 +298,9 @@ def write_answer(layout: Layout, *, suffix: str = "", show: bool = True) -> None
     folder = Path(sweep.options.workdir) / study.name
     frame = layout.frame()
     by = list(dict.fromkeys(name for cell in grid.cells for name, _ in cell.overrides))
-    table = accuracy_table(frame, by, baseline=baseline)
+    # Asked for as an axis, data sets are listed side by side; arms are compared within each.
+    several_datasets = "dataset" in by
+    table = accuracy_table(frame, by, baseline=baseline, allow_mixed_data=several_datasets)
     if show:
         print(to_text(table, width=_terminal_width()))
     command = shlex.join(["python", "-m", f"experiments.{study.name}", *sys.argv[1:]])
@@ -322,6 +326,7 @@ def write_answer(layout: Layout, *, suffix: str = "", show: bool = True) -> None
         by=by,
         baseline=baseline,
         details=details,
+        allow_mixed_data=several_datasets,
     )
     if show:
         print(f"table: {table_path}\nreport: {report}")

@@ -14,6 +14,7 @@ from convjax.config import (
     CONVOLUTIONS,
     FIELD_NAMES,
     HEADS,
+    MODEL_FIELDS,
     MODELS,
     OPTIMIZERS,
     PADDINGS,
@@ -41,30 +42,33 @@ def _listed(values: Sequence[str]) -> str:
 _HELP = {
     "dataset": "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), cats_vs_dogs, cats_vs_dogs_small, "
     "folder:PATH (images, one sub-folder a class), or any TFDS image-classification name",
-    "model": f"{_listed(MODELS)}: the chapter's convnet, the same with unshared weights, or the dense baseline of the "
-    "chapter before",
-    "channels": "output channels, one per convolution",
+    "model": f"{_listed(MODELS)}: the chapter's convnet, the same with unshared weights, the dense baseline of the "
+    "chapter before, or the book's net for small data (cats and dogs)",
+    "channels": "output channels, one per convolution; empty for the model's own (convnet 32-64-64, small_data "
+    "32-64-128-128)",
     "kernel_size": "convolution window: N or HxW, one value or one per convolution",
     "padding": f"{_listed(PADDINGS)}, one value or one per convolution",
     "stride": "convolution stride: N or VxH, one value or one per convolution",
     "pool": f"{_listed(POOLS)}: one value goes between convolutions (none after the last, or max+ for there too), or "
-    "give one per convolution",
+    "give one per convolution; empty for the model's own (convnet max, small_data max+)",
     "pool_size": "pooling window: N or HxW, one value or one per convolution",
     "pool_stride": "pooling stride; 0 is the window itself, smaller values overlap",
-    "dense_units": "hidden dense layers; 0 for none; empty for the model's own (convnet 64, dense 512)",
-    "dropout": "rate before the classifier (convnet) or after each hidden layer (dense), or one per hidden layer",
-    "augment": "augmentation of the training images, such as rotate=10+shift=0.1; empty for none",
+    "dense_units": "hidden dense layers; 0 for none; empty for the model's own (convnet 64, dense and small_data 512)",
+    "dropout": "rate before the classifier (dense: after each hidden layer), or one per hidden layer",
+    "augment": "augmentation of the training images, such as rotate=10+shift=0.1, or chollet; empty for none",
     "activation": f"{_listed(ACTIVATIONS)}, one value or one per hidden layer",
     "optimizer": f"{_listed(OPTIMIZERS)}, as Keras has them",
-    "learning_rate": "step size, after any warm-up",
+    "learning_rate": "step size, after any warm-up; left out for the model's own (0.001, small_data 0.0001)",
     "momentum": "of sgd and rmsprop",
-    "weight_decay": "decoupled, of adamw",
+    "weight_decay": "decoupled: each step also takes learning rate times this of every weight away",
     "schedule": f"{_listed(SCHEDULES)}: the learning rate after the warm-up stays or falls to 0 over the run",
     "warmup_steps": "steps over which the learning rate rises linearly from 0",
     "batch_size": "images a step; the last, shorter batch of an epoch is used too",
     "epochs": "passes over the training images",
     "train_size": "train on a nested stratified subset of this many images; 0 for all",
     "validation_size": "hold out a fixed stratified slice of the training images; 0 for none",
+    "label_smoothing": "share of the training target that is spread evenly over all classes",
+    "early_stopping": "stop after so many epochs without a lower validation loss and take the best weights; 0 for off",
     "seed": "of initialisation, shuffling, dropout and augmentation",
     "precision": f"{_listed(PRECISIONS)}: of the computation; parameters are always float32",
     "image_size": "resize every image to N or HxW; 0 for the size the data set has",
@@ -85,8 +89,8 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
         if name in skip:
             continue
         default, text = getattr(_DEFAULTS, name), _HELP[name]
-        if name == "dense_units":
-            default = ""
+        if name in MODEL_FIELDS:
+            default = None if field_type(name) is float and not grid else ""
         if field_type(name) is bool:
             flags.DEFINE_bool(name, default, text)
         elif grid:

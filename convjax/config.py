@@ -7,18 +7,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
+from convjax.augmentation import parse
+from convjax.errors import UnavailableError as UnavailableError
+from convjax.errors import UserError as UserError
+
 T = TypeVar("T")
 
 
-class UserError(ValueError):
-    """The user's input was wrong. The message is one line: what was wrong, what was expected, what to do."""
-
-
-class UnavailableError(RuntimeError):
-    """The world is not as needed (no network, no disk, ...). The message is one line for the user."""
-
-
-MODELS = ("convnet", "local", "dense")
+# What a field left empty stands for.
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "convnet": {"channels": "32-64-64", "pool": "max", "dense_units": "64", "learning_rate": 1e-3},
+    "local": {"channels": "32-64-64", "pool": "max", "dense_units": "64", "learning_rate": 1e-3},
+    "dense": {"channels": "32-64-64", "pool": "max", "dense_units": "512", "learning_rate": 1e-3},
+    "small_data": {"channels": "32-64-128-128", "pool": "max+", "dense_units": "512", "learning_rate": 1e-4},
+}
+MODELS = tuple(_OWN_DEFAULTS)
+MODEL_FIELDS = ("channels", "pool", "dense_units", "learning_rate")
+"""Fields whose default is the model's own."""
 PADDINGS = ("valid", "same")
 POOLS = ("max", "avg", "none")
 HEADS = ("flatten", "gap")
@@ -63,28 +68,38 @@ class RunConfig:
     Fields that may differ from layer to layer are kept in the notation of the command line: one value for all
     layers or values joined by `-` (`5-3-3`); a window is `N` or `HxW`. Equal notations are made the same
     (`3x3-3-3` becomes `3`), so that one network has one digest. The properties below give the values per layer.
+    Fields of `MODEL_FIELDS` that are left empty become the model's own.
 
     Attributes:
       dataset: a name that `convjax.data.load` knows.
       model: `convnet`, `dense` (the chapter-2 baseline), or `local`: as the convnet, but with a kernel of its own at
-        every position (locally connected, weights not shared).
+        every position (locally connected, weights not shared), or `small_data`: the book's net for cats and dogs
+        (section 5.2), four convolutions of 32-64-128-128 channels, each with pooling (`max+`), 512 dense units,
+        learning rate 1e-4, and for two classes one sigmoid unit under binary cross-entropy.
       channels: output channels of each convolution; its length is the number of convolutions.
       kernel_size, stride, padding: of each convolution.
       pool: `max`, `avg` or `none` after each convolution. One value stands for every convolution but the last,
         as in the chapter: pooling goes between convolutions. With `+` (`max+`) it stands after the last, or the only
         one, too.
       pool_size: window of each pooling; pool_stride: its stride, `0` for the window itself (no overlap).
-      dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense 512).
+      dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense and small_data 512).
       dropout: rate after each convolution block and hidden dense layer; one value stands between the last
         convolution and the classifier (convnet) or after each hidden layer (dense).
-      augment: augmentation of training images, see `convjax.data.augment`; empty for none.
+      augment: augmentation of training images, see `convjax.augmentation`; empty for none.
       activation: of each convolution and hidden dense layer.
-      optimizer: `rmsprop`, `adam`, `adamw` or `sgd`, with `momentum` (sgd, rmsprop) and `weight_decay`
-        (adamw: decoupled; others: must be 0).
+      optimizer: `rmsprop`, `adam`, `adamw` or `sgd`, with `momentum` (sgd, rmsprop).
+      weight_decay: decoupled (Loshchilov & Hutter, 2019) for every optimizer, as `weight_decay` of Keras's optimizers:
+        each step also takes learning rate times `weight_decay` of every weight and bias away. It is not in the loss;
+        without momentum, sgd with it is sgd with an L2 penalty (the book's `kernel_regularizer`) of half of it.
+      label_smoothing: in training, the share of the target that is spread evenly over all classes (Szegedy et al.,
+        2016). Validation and test losses are without, so that they compare.
       schedule: of the learning rate after `warmup_steps` linear steps: constant, or falling to 0 over the run.
       batch_size, epochs: as in Keras's `fit`; the last short batch is included.
       train_size: nested stratified subset of the training images; 0 for all.
       validation_size: stratified slice of the training images held out; 0 for none.
+      early_stopping: stop after so many epochs without a new lowest validation loss, and take the weights of the epoch
+        that had it; 0 to train to the end and take the last. As Keras's `EarlyStopping(patience=...,
+        restore_best_weights=True)`.
       seed: of initialisation, shuffling, dropout and augmentation, which use independent streams.
       precision: of the forward and backward computation; parameters and statistics are always float32.
       conv: how convolutions are computed, see `convjax.nn.conv`.
@@ -103,11 +118,11 @@ class RunConfig:
 
     dataset: str = "mnist"
     model: str = "convnet"
-    channels: str = "32-64-64"
+    channels: str = ""
     kernel_size: str = "3"
     padding: str = "valid"
     stride: str = "1"
-    pool: str = "max"
+    pool: str = ""
     pool_size: str = "2"
     pool_stride: str = "0"
     dense_units: str = ""
@@ -115,7 +130,7 @@ class RunConfig:
     augment: str = ""
     activation: str = "relu"
     optimizer: str = "rmsprop"
-    learning_rate: float = 1e-3
+    learning_rate: float = None  # type: ignore[assignment]
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = "constant"
@@ -132,19 +147,23 @@ class RunConfig:
     image_size: str = dataclasses.field(default="0", metadata=_NEW)
     color: str = dataclasses.field(default="auto", metadata=_NEW)
     skip_corrupt: bool = dataclasses.field(default=False, metadata=_NEW)
+    label_smoothing: float = dataclasses.field(default=0.0, metadata=_NEW)
+    early_stopping: int = dataclasses.field(default=0, metadata=_NEW)
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
+        put("model", _coerce("model", str, self.model))
+        _choice("model", self.model, MODELS)
+        for name, own in _OWN_DEFAULTS[self.model].items():
+            if getattr(self, name) in ("", None):
+                put(name, own)
         for field in dataclasses.fields(self):
             put(field.name, _coerce(field.name, field.type, getattr(self, field.name)))
-
-        _choice("model", self.model, MODELS)
         if not self.dataset:
             raise UserError("--dataset is empty; name a data set, such as --dataset=mnist")
         self._put_data(put)
-        put("dense_units", self.dense_units or ("512" if self.model == "dense" else "64"))
         put("dense_units", _join(_integers("dense_units", self.dense_units, minimum=0)))
         if self.dense_units != "0" and 0 in self.hidden_units:
             raise UserError(
@@ -194,6 +213,8 @@ class RunConfig:
         if not layers:
             put("dropout", "0")
 
+        augmentation = parse(self.augment)
+        put("augment", augmentation.spec if augmentation else "")
         _choice("optimizer", self.optimizer, OPTIMIZERS)
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("precision", self.precision, PRECISIONS)
@@ -202,8 +223,6 @@ class RunConfig:
         _choice("pixels", self.pixels, PIXELS)
         _at_least("learning_rate", self.learning_rate, 0.0, exclusive=True)
         _at_least("weight_decay", self.weight_decay, 0.0)
-        if self.weight_decay and self.optimizer != "adamw":
-            raise UserError(f"--weight_decay={self.weight_decay:g} needs --optimizer=adamw, not {self.optimizer}")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--momentum={self.momentum:g} is out of range; expected 0 <= momentum < 1")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
@@ -214,9 +233,14 @@ class RunConfig:
             ("epochs", 1),
             ("train_size", 0),
             ("validation_size", 0),
+            ("early_stopping", 0),
             ("seed", 0),
         ):
             _at_least(name, getattr(self, name), minimum)
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"--label_smoothing={self.label_smoothing:g} is out of range; expected 0 <= label_smoothing < 1"
+            )
 
     def _put_data(self, put: Callable[[str, Any], None]) -> None:
         _choice("color", self.color, COLORS)
@@ -257,7 +281,7 @@ class RunConfig:
         """Refuses what would have no effect."""
         names, because = _WITHOUT_EFFECT.get(self.model, ((), ""))
         for name in names:
-            given, default = getattr(self, name), _FIELDS[name].default
+            given, default = getattr(self, name), _default(name, self.model)
             if given != default:
                 raise UserError(
                     f"--{name}={given} has no effect with --model={self.model}, {because}; "
@@ -335,7 +359,11 @@ class RunConfig:
         return tuple(_repeat(windows, len(self.layer_channels)))
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """A copy with some fields changed. With another model, what was the old one's own becomes the new one's."""
+        model = changes.get("model", self.model)
+        if model != self.model:
+            own = _OWN_DEFAULTS[self.model]
+            changes = {name: "" for name in own if getattr(self, name) == own[name]} | changes
         return dataclasses.replace(self, **changes)
 
     def with_model(self, model: str) -> Self:
@@ -419,6 +447,10 @@ _FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dat
 FIELD_NAMES: tuple[str, ...] = tuple(_FIELDS)
 
 
+def _default(name: str, model: str = "convnet") -> Any:
+    return _OWN_DEFAULTS[model].get(name, _FIELDS[name].default)
+
+
 def field_type(name: str) -> type:
     """`str`, `int`, `float` or `bool`: the type of a RunConfig field."""
     return _FIELDS[name].type  # type: ignore[return-value]
@@ -428,7 +460,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     """`value` as the field's type; per-layer fields also take plain integers (`kernel_size=5`)."""
     if kind is str:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise UserError(f"--{name}={value!r}: expected text such as {_FIELDS[name].default!r}")
+            raise UserError(f"--{name}={value!r}: expected text such as {_default(name)!r}")
         return str(value).strip()
     if kind is bool:
         known = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
@@ -446,7 +478,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
         number += 0  # -0.0 becomes 0.0: they are equal, and so must their digests be
     except (ValueError, TypeError, OverflowError):
         expected = "a whole number" if kind is int else "a number"
-        raise UserError(f"--{name}={value}: expected {expected}, such as {_FIELDS[name].default}") from None
+        raise UserError(f"--{name}={value}: expected {expected}, such as {_default(name)}") from None
     return number
 
 
@@ -466,7 +498,7 @@ def _integer(name: str, text: str, minimum: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12) or not minimum <= int(text) <= 65_536:
         raise UserError(
             f"--{name}: {text!r} is not a whole number from {minimum} to 65536; "
-            f"expected a value such as {_FIELDS[name].default}, or one per layer joined by '-'"
+            f"expected a value such as {_default(name)}, or one per layer joined by '-'"
         )
     return int(text)
 

@@ -91,4 +91,6 @@ def epoch_line(metrics: "EpochMetrics", epochs: int) -> str:
     ]
     if metrics.validation_accuracy is not None:
         parts += [f"validation loss {metrics.validation_loss:.4f}", f"accuracy {metrics.validation_accuracy:.2%}"]
+    if metrics.validation_auc is not None:
+        parts.append(f"AUC {metrics.validation_auc:.4f}")
     return "  ".join([*parts, f"{metrics.seconds:.1f} s"])

@@ -55,7 +55,7 @@ def _export(run: str, out: str) -> None:
 
 def _measure(path: str) -> None:
     from convjax import data
-    from convjax.nn.geometry import plan, total_parameters
+    from convjax.nn.geometry import class_count, plan, total_parameters
     from convjax.nn.keras_io import load_keras, load_keras_model
     from convjax.training.loop import evaluate
     from convjax.training.steps import Task
@@ -68,7 +68,7 @@ def _measure(path: str) -> None:
     else:
         _refuse_flags(_NETWORK, f"{path} brings its own network")
         model = load_keras_model(path)
-        takes, gives = model.layers[0].input_shape, model.layers[-1].output_shape[0]
+        takes, gives = model.layers[0].input_shape, class_count(model.layers)
         if (takes, gives) != (image_shape, num_classes):
             raise UserError(
                 f"{path}: its network is for images {takes} of {gives} classes; "
@@ -79,8 +79,9 @@ def _measure(path: str) -> None:
     dataset = data.load(config.dataset, _DATA_DIR.value, **settings)
     task = Task.of(config, image_shape, num_classes, len(dataset.train.labels))
     found = evaluate(task, params, dataset.test)
+    auc = "" if found.auc is None else f"test AUC: {found.auc:.4f}  "
     print(
-        f"test accuracy: {found.accuracy:.2%}  test loss: {found.loss:.4f}  "
+        f"test accuracy: {found.accuracy:.2%}  test loss: {found.loss:.4f}  {auc}"
         f"({config.dataset}, {path}, {total_parameters(task.layers):,} parameters)"
     )
 

@@ -60,6 +60,23 @@ def test_the_defaults_are_the_chapters():
     assert (config.optimizer, config.learning_rate, config.batch_size, config.epochs) == ("rmsprop", 1e-3, 64, 5)
 
 
+def test_small_data_has_the_books_defaults():
+    config = RunConfig(model="small_data")
+    assert config.layer_channels == (32, 64, 128, 128)
+    assert config.layer_pools == ("max",) * 4
+    assert config.hidden_units == (512,)
+    assert (config.optimizer, config.learning_rate) == ("rmsprop", 1e-4)
+    assert RunConfig(model="small_data", channels="8-8").layer_pools == ("max", "max")
+
+
+def test_another_model_brings_its_own_defaults_and_keeps_what_was_set():
+    assert RunConfig().replace(model="small_data") == RunConfig(model="small_data")
+    assert RunConfig(model="small_data", seed=3).replace(model="dense") == RunConfig(model="dense", seed=3)
+    changed = RunConfig(channels="8-8", learning_rate=0.01).replace(model="small_data")
+    assert changed == RunConfig(model="small_data", channels="8-8", learning_rate=0.01)
+    assert RunConfig().replace(model="small_data", learning_rate=1e-3).learning_rate == 1e-3
+
+
 # Each line: notations of one network.
 SAME = [
     [{}, {"kernel_size": "3x3"}, {"kernel_size": "3-3-3"}, {"kernel_size": "3x3-3-03"}, {"kernel_size": 3}],
@@ -88,6 +105,11 @@ SAME = [
         {"model": "dense", "dense_units": "0"},
         {"model": "dense", "dense_units": "0", "activation": "elu", "dropout": "0.5"},
     ],
+    [{"model": "small_data"}, {"model": "small_data", "channels": "32-64-128-128", "pool": "max-max-max-max"}],
+    [{}, {"channels": "32-64-64", "pool": ""}, {"learning_rate": None}, {"learning_rate": ""}],
+    [{"augment": "rotate=10+shift=0.1"}, {"augment": "shift=0.1x0.10+rotate=10.0+fill=nearest"}],
+    [{"augment": "chollet"}, {"augment": "rotate=40+shift=0.2+shear=0.2+zoom=0.2+flip"}, {"augment": "flip+chollet"}],
+    [{"augment": ""}, {"augment": "rotate=0"}, {}],
     [{"learning_rate": 1}, {"learning_rate": "1.0"}, {"learning_rate": "1e0"}],
     [{"epochs": "5"}, {"epochs": 5.0}, {}],
 ]
@@ -134,6 +156,9 @@ DIFFERENT = [
     {"model": "local"},
     {"head": "gap"},
     {"pixels": "permuted"},
+    {"label_smoothing": 0.1},
+    {"early_stopping": 3},
+    {"weight_decay": 0.01},
 ]
 
 
@@ -209,8 +234,11 @@ REFUSED = [
     ({"learning_rate": "inf"}, "expected a number"),
     ({"momentum": 1.0}, "expected 0 <= momentum < 1"),
     ({"momentum": 0.9, "optimizer": "adam"}, "--momentum=0.9 needs --optimizer=sgd or rmsprop, not adam"),
-    ({"weight_decay": 0.1}, "--weight_decay=0.1 needs --optimizer=adamw, not rmsprop"),
-    ({"weight_decay": -0.1, "optimizer": "adamw"}, "--weight_decay=-0.1 is out of range"),
+    ({"weight_decay": -0.1}, "--weight_decay=-0.1 is out of range"),
+    ({"label_smoothing": 1}, "--label_smoothing=1 is out of range; expected 0 <= label_smoothing < 1"),
+    ({"early_stopping": -1}, "--early_stopping=-1 is out of range; expected at least 0"),
+    ({"augment": "spin=3"}, "--augment=spin=3: 'spin=3' is not understood; expected rotate=40"),
+    ({"model": "dense", "pool": "max+"}, "--pool=max+ has no effect with --model=dense"),
     ({"batch_size": 0}, "--batch_size=0 is out of range; expected at least 1"),
     ({"epochs": 2.5}, "--epochs=2.5: expected a whole number, such as 5"),
     ({"epochs": True}, "expected a whole number"),
@@ -249,6 +277,15 @@ def test_pool_stride_zero_is_the_window_along_each_axis():
 def test_from_dict_refuses_unknown_fields():
     with pytest.raises(UserError, match="unknown configuration field 'kernels'; known: dataset, model"):
         RunConfig.from_dict({"kernels": 3})
+
+
+def test_a_record_from_before_a_field_was_added_is_read_and_keeps_its_digest():
+    record = json.loads(CHAPTER_JSON) | {"backend": "cpu", "digest": "?"}
+    assert "early_stopping" not in record
+    assert RunConfig.from_record(record) == RunConfig()
+    del record["seed"]
+    with pytest.raises(KeyError, match="seed"):
+        RunConfig.from_record(record)
 
 
 def test_configurations_are_values():
@@ -291,7 +328,9 @@ def configurations(draw):
         "optimizer": optimizer,
         "learning_rate": draw(st.floats(1e-8, 10)),
         "momentum": draw(st.floats(0, 0.99)) if optimizer in ("sgd", "rmsprop") else 0.0,
-        "weight_decay": draw(st.floats(0, 1)) if optimizer == "adamw" else 0.0,
+        "weight_decay": draw(st.floats(0, 1)),
+        "label_smoothing": draw(st.floats(0, 0.99)),
+        "early_stopping": draw(st.integers(0, 9)),
         "schedule": draw(st.sampled_from(SCHEDULES)),
         "precision": draw(st.sampled_from(PRECISIONS)),
         "conv": draw(st.sampled_from(CONVOLUTIONS)),

@@ -27,6 +27,7 @@ ABLATIONS = {
     "optimizer": NARROW,
     "batch_size": [*NARROW, "--batch_size=32,64"],
     "learning_rate": [*NARROW, "--learning_rate=0.001,0.01"],
+    "small_data": [*NARROW, "--epochs=2", "--dropout=0"],
     "grid": [*NARROW, "--kernel_size=2,3", "--padding=valid,same"],
 }
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"sweeps"},
     {"training"},
     {"nn", "data"},
-    {"config", "files"},
+    {"config", "augmentation", "errors", "files"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -52,6 +52,8 @@ def metric_named(name: str) -> Metric:
     title = name.replace("_", " ")
     if name.endswith("accuracy"):
         return Metric(name, title, "%", "points", lower_is_better=False, decimals=2)
+    if name.endswith("auc"):
+        return Metric(name, title.replace("auc", "ROC AUC"), lower_is_better=False)
     if name.endswith("loss"):
         return Metric(name, title, lower_is_better=True)
     if name.split("_")[0] == "seconds":

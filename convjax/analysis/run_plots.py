@@ -64,7 +64,7 @@ def save_run_plots(run: Run, data_dir: str) -> list[Path]:
     result, written = run.result(), run.config()
     if result is None or written is None:
         raise UserError(f"{run.path} is not finished; run the same command again without --save_plots to finish it")
-    config = RunConfig.from_dict({name: written[name] for name in RunConfig().to_dict()})
+    config = RunConfig.from_record(written)
     folder = run.path / "plots"
     summary = f"{config.dataset}, seed {config.seed}, test accuracy {result['test_accuracy']:.2%}"
     paths = []

@@ -48,7 +48,9 @@ class Layer:
       kind: Keras's class, `Conv2D`; `LocallyConnected2D` is Keras 2's, `PermutePixels` is our own.
       input_shape, output_shape: without the batch: `(height, width, channels)` or `(units,)`.
       window, strides, padding: of a convolution or pooling.
-      activation: of a convolution or dense layer; the last dense layer's is `softmax`.
+      activation: of a convolution or dense layer; the last dense layer's is `softmax`, or `sigmoid` where one unit
+        tells two classes apart.
+      is_output: whether it is the last, whose activation is in the loss.
       rate: of a dropout layer.
       parameters: weights and biases.
       flops: of one image's forward pass. A multiply-add counts as two; biases, activations and pooling are not
@@ -64,6 +66,7 @@ class Layer:
     strides: Window = (1, 1)
     padding: str = "valid"
     activation: str = "linear"
+    is_output: bool = False
     rate: float = 0.0
     parameters: int = 0
     flops: int = 0
@@ -214,7 +217,8 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
             raise UserError(
                 f"{stem}_{counts.get(stem, 0) + 1} ({kind_of_windows}) cannot take input {(height, width, depth)}: "
                 f"its {window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
-                "padding=valid; make --kernel_size or --stride smaller, use --padding=same, or pool less (--pool)"
+                "padding=valid; make --kernel_size or --stride smaller, use --padding=same, fewer layers (--channels), "
+                "or pool less (--pool)"
             )
         field = field.through(window, strides)
         weights = window[0] * window[1] * depth * channels
@@ -253,15 +257,25 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
     if convolutions and rates[convolutions - 1]:
         add("Dropout", shape_now(), rate=rates[convolutions - 1])
 
-    def dense(units: int, activation: str) -> None:
+    def dense(units: int, activation: str, *, is_output: bool = False) -> None:
         weights = shape_now()[0] * units
-        add("Dense", (units,), activation=activation, parameters=weights + units, flops=2 * weights)
+        add(
+            "Dense",
+            (units,),
+            activation=activation,
+            is_output=is_output,
+            parameters=weights + units,
+            flops=2 * weights,
+        )
 
     for index, units in enumerate(config.hidden_units, start=convolutions):
         dense(units, activations[index])
         if rates[index]:
             add("Dropout", (units,), rate=rates[index])
-    dense(num_classes, "softmax")
+    if config.model == "small_data" and num_classes == 2:
+        dense(1, "sigmoid", is_output=True)
+    else:
+        dense(num_classes, "softmax", is_output=True)
     return tuple(layers)
 
 
@@ -295,6 +309,11 @@ def input_span(layers: Sequence[Layer], position: Sequence[int]) -> tuple[slice,
         ]
     rows, columns = (slice(low, high + 1) for low, high in spans)
     return rows, columns
+
+
+def class_count(layers: Sequence[Layer]) -> int:
+    """How many classes a plan's network tells apart: the units of its last layer, or two where that is a sigmoid."""
+    return 2 if layers[-1].activation == "sigmoid" else layers[-1].output_shape[0]
 
 
 def total_parameters(layers: Sequence[Layer]) -> int:

@@ -42,8 +42,8 @@ def to_keras_config(layers: Sequence[Layer]) -> dict[str, Any]:
 def from_keras_config(model: Mapping[str, Any]) -> tuple[RunConfig, tuple[Layer, ...]]:
     """The plan of a Sequential model and the RunConfig it is drawn from (training fields are the defaults).
 
-    The last Dense layer may have softmax or linear activation (logits); the plan says softmax for both. The
-    configurations of Keras 3 and of Keras 2 are understood.
+    The last Dense layer may have softmax or linear activation (logits); the plan says softmax for both. Or it is one
+    sigmoid unit, as in `small_data`. The configurations of Keras 3 and of Keras 2 are understood.
 
     Raises:
       UserError: the model is not Sequential, or has a part that no plan describes; the message names the part.
@@ -61,12 +61,17 @@ def from_keras_config(model: Mapping[str, Any]) -> tuple[RunConfig, tuple[Layer,
         raise UserError(f"the model has {len(entries)} layers; expected at most {_MOST_LAYERS}")
     image_shape = _image_shape(model, entries)
     found = _normalized([_layer(entry) for entry in entries if entry.get("class_name") != "InputLayer"])
-    if not found or found[-1].kind != "Dense" or found[-1].activation not in ("softmax", "linear"):
-        raise UserError("the model does not end in a Dense layer with softmax or linear activation")
-    found[-1] = dataclasses.replace(found[-1], activation="softmax")
+    last = found[-1] if found and found[-1].kind == "Dense" else None
+    is_binary = last is not None and last.activation == "sigmoid" and last.output_shape == (1,)
+    if last is None or not (is_binary or last.activation in ("softmax", "linear")):
+        raise UserError(
+            "the model does not end in a Dense layer with softmax or linear activation, or one sigmoid unit"
+        )
+    if not is_binary:
+        found[-1] = dataclasses.replace(last, activation="softmax")
 
-    config = _run_config(found[:-1])
-    layers = plan(config, image_shape, found[-1].output_shape[-1])
+    config = _run_config(found[:-1], "small_data" if is_binary else "convnet")
+    layers = plan(config, image_shape, 2 if is_binary else last.output_shape[-1])
     for index, layer in enumerate(found):
         if index >= len(layers) or not _same(layer, layers[index]):
             raise UserError(f"layer {_quote(layer.name)} ({layer.kind}) cannot come where it does; {_EXPECTED}")
@@ -213,8 +218,11 @@ def _normalized(layers: Sequence[Layer]) -> list[Layer]:
     return result
 
 
-def _run_config(layers: Sequence[Layer]) -> RunConfig:
-    """The RunConfig of all layers but the last; it is right only where the layers are in a plan's order."""
+def _run_config(layers: Sequence[Layer], model: str) -> RunConfig:
+    """The RunConfig of all layers but the last; it is right only where the layers are in a plan's order.
+
+    `model` is for a network with convolutions.
+    """
     weighted = [layer for layer in layers if layer.kind in ("Conv2D", "Dense")]
     pools: dict[int, Layer] = {}
     rates = ["0"] * len(weighted)
@@ -236,6 +244,7 @@ def _run_config(layers: Sequence[Layer]) -> RunConfig:
         return RunConfig(model="dense", **common)
     pooled = [pools.get(index) for index in range(len(convolutions))]
     return RunConfig(
+        model=model,
         channels=_join(layer.output_shape[0] for layer in convolutions),
         kernel_size=_join(_notation(layer.window) for layer in convolutions),
         stride=_join(_notation(layer.strides) for layer in convolutions),

@@ -55,8 +55,8 @@ class DenseNet(nn.Module):
     """Flatten and dense layers: images `[batch, height, width, channels]` to logits `[batch, classes]`.
 
     Attributes:
-      layers: the plan, see `convjax.nn.geometry.plan`. The last dense layer gives logits: its softmax is in the
-        loss, where it is numerically safe.
+      layers: the plan, see `convjax.nn.geometry.plan`. The last dense layer gives logits: its softmax or sigmoid is
+        in the loss, where it is numerically safe.
       dtype: of the computation; parameters are float32, and so are the logits.
     """
 
@@ -84,8 +84,7 @@ class DenseNet(nn.Module):
             else:
                 kernel, bias = Weights((*layer.input_shape, *layer.output_shape), name=layer.name)()
                 x = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
-                if layer.activation != "softmax":
-                    x = ACTIVATIONS[layer.activation](x)
+                x = class_logits(layer, x) if layer.is_output else ACTIVATIONS[layer.activation](x)
         return x.astype(jnp.float32)
 
 
@@ -156,6 +155,15 @@ class LocalNet(DenseNet):
             else:
                 x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
         return self.classify(x, classifier, train)
+
+
+def class_logits(layer: Layer, x: Float[Array, "batch units"]) -> Float[Array, "batch classes"]:
+    """The last layer's outputs as one logit a class: that of a sigmoid unit, z, becomes (-z/2, z/2).
+
+    Their softmax is (1 - sigmoid(z), sigmoid(z)) and its cross-entropy the binary one, so one sigmoid unit is to
+    everything that follows a network of two classes.
+    """
+    return jnp.concatenate([-x, x], axis=-1) / 2 if layer.activation == "sigmoid" else x
 
 
 def permute_pixels(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:

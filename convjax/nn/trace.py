@@ -16,7 +16,7 @@ from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import conv2d
 from convjax.nn.geometry import Layer
 from convjax.nn.local import local2d
-from convjax.nn.models import permute_pixels
+from convjax.nn.models import class_logits, permute_pixels
 from convjax.nn.pool import avg_pool, max_pool
 
 
@@ -46,8 +46,6 @@ _KINDS: Final[Mapping[str, Callable[[Layer, Mapping[str, jax.Array], jax.Array],
     "Dense": _dense,
 }
 
-_SQUASHED_BY_THE_LOSS = ("softmax",)
-
 
 def traceable(layers: Sequence[Layer]) -> bool:
     """Whether all the layers are of kinds that this module knows."""
@@ -63,7 +61,9 @@ def apply_layer(layer: Layer, params: Mapping[str, Any], x: jax.Array, *, activa
     if layer.kind not in _KINDS:
         raise UserError(f"{layer.name} ({layer.kind}) cannot be looked into; known kinds: {', '.join(_KINDS)}")
     y = _KINDS[layer.kind](layer, params.get(layer.name, {}), x)
-    if not activate or layer.activation in _SQUASHED_BY_THE_LOSS:
+    if layer.is_output:
+        return class_logits(layer, y)
+    if not activate:
         return y
     return ACTIVATIONS[layer.activation](y)
 

@@ -16,7 +16,7 @@ from convjax.analysis.run_plots import most_confidently_wrong
 from convjax.config import UserError
 from convjax.explain import activations, filters, saliency
 from convjax.explain.sliding import Sliding, slide_kernel, slide_maximum
-from convjax.nn.geometry import Layer, total_flops, total_parameters
+from convjax.nn.geometry import Layer, class_count, total_flops, total_parameters
 from convjax.pictures import architecture, maps, training, windows
 from convjax.pictures import filters as filter_pictures
 from convjax.pictures.animation import Animation
@@ -138,7 +138,7 @@ def filter_sheets(subject: Subject) -> Chapter:
         looked_at = [layer for layer in layers if layer.parameters][:1]
     for layer in dict.fromkeys([*looked_at, layers[-1]]):
         last = layer is layers[-1]
-        units = range(min(layer.output_shape[-1], filter_pictures.MOST))
+        units = range(min(class_count(layers) if last else layer.output_shape[-1], filter_pictures.MOST))
         found = filters.maximise(layers, params, layer, units, jax.random.key(0))
         names = [str(subject.class_names[unit]) for unit in units] if last and len(units) <= 20 else None
         whose = "class" if last else f"unit of {layer.name}" if layer.kind == "Dense" else f"filter of {layer.name}"

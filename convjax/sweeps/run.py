@@ -122,6 +122,19 @@ def require_same_data(run: Run, config: RunConfig, options: Options) -> None:
         )
 
 
+def require_validation(config: RunConfig, options: Options) -> None:
+    """Refuses early stopping where there is nothing to tell when to stop; to be asked before any run starts.
+
+    Raises:
+      UserError: early stopping without validation images.
+    """
+    if config.early_stopping and dataset_of(config, options.data_dir).validation is None:
+        raise UserError(
+            f"--early_stopping={config.early_stopping} watches the loss on validation images, and there are none; "
+            "hold some of the training images out, such as --validation_size=1000"
+        )
+
+
 def execute(
     configs: Sequence[RunConfig], experiment: str, options: Options, reporter: Reporter, *, claims: Sequence[Claim] = ()
 ) -> list[dict[str, Any]]:
@@ -189,6 +202,7 @@ def _train(
     dataset = dataset_of(common, options.data_dir)
     for note in dataset.details.get("notes", ()):
         reporter.message(f"{common.dataset}: {note}")
+    require_validation(common, options)
     clock.data = time.perf_counter() - started
     task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
     steps = steps_per_epoch(len(dataset.train.labels), common.batch_size)
@@ -281,8 +295,10 @@ def _train(
                 states[index] = state
                 if index not in divergences:
                     checkpoints[index].save(state)
+                if common.early_stopping:
+                    reporter.message(_best_line(configs[index], state, len(dataset.train.labels)))
 
-        evaluations = [loop.evaluate(task, state.params, dataset.test, clock=clock) for state in states]
+        evaluations = [loop.evaluate(task, state.result_params, dataset.test, clock=clock) for state in states]
         total = time.perf_counter() - started
         hold()
         for index, (run, state, evaluation) in enumerate(zip(runs, states, evaluations, strict=True)):
@@ -341,6 +357,9 @@ def _outcome(
         status = "diverged"
         reason = f"the test loss was {evaluation.loss} after step {int(state.step):,}; try a smaller --learning_rate"
     last = run.last_metrics() or {}
+    # With early stopping the numbers are those of the epoch whose weights were taken.
+    best = None if state.best is None else int(state.best.step)
+    taken = next((line for line in run.metrics() if line["step"] == best), {}) if best else last
     labels, predictions = dataset.test.labels, evaluation.predictions
     return {
         "status": status,
@@ -348,12 +367,20 @@ def _outcome(
         **details,
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
-        **{name: last.get(name) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")},
+        **(
+            {}
+            if evaluation.auc is None
+            else {"test_auc": evaluation.auc, "validation_auc": taken.get("validation_auc")}
+        ),
+        **{
+            name: taken.get(name) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")
+        },
         "per_class_accuracy": {
             name: float((predictions[labels == index] == index).mean()) if (labels == index).any() else None
             for index, name in enumerate(dataset.class_names)
         },
         "epochs": last.get("epoch", 0),
+        **({} if best is None else {"best_epoch": taken.get("epoch")}),
         "steps": int(state.step),
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -379,12 +406,26 @@ class _Interval:
         return 0 < self._seconds <= time.monotonic() - self._since
 
 
+def _best_line(config: RunConfig, state: "TrainState", examples: int) -> str:
+    """What early stopping did: `seed 0 stopped after epoch 7; weights of epoch 4 (validation loss 0.1234)`."""
+    from convjax.training.steps import steps_per_epoch
+
+    steps = steps_per_epoch(examples, config.batch_size)
+    assert state.best is not None
+    return (
+        f"seed {config.seed} stopped after epoch {int(state.step) // steps}; weights of epoch "
+        f"{int(state.best.step) // steps} (validation loss {float(state.best.loss):.4f})"
+    )
+
+
 def result_line(config: RunConfig, result: dict[str, Any]) -> str:
     """The last line of a run, `test accuracy: 99.17%  test loss: ...`."""
     loss = "nan" if result["test_loss"] is None else f"{result['test_loss']:.4f}"
-    epochs = f"{config.epochs} epoch{'' if config.epochs == 1 else 's'}"
+    count = result["epochs"] if config.early_stopping else config.epochs
+    epochs = f"{count} epoch{'' if count == 1 else 's'}"
+    auc = f"test AUC: {result['test_auc']:.4f}  " if "test_auc" in result else ""
     return (
-        f"test accuracy: {result['test_accuracy']:.2%}  test loss: {loss}  "
+        f"test accuracy: {result['test_accuracy']:.2%}  test loss: {loss}  {auc}"
         f"({config.dataset}, seed {config.seed}, {epochs}, {result['parameters']:,} parameters, "
         f"{result['seconds']['total']:.1f} s)"
     )

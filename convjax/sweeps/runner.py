@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 from convjax.config import FOLDER, RunConfig, UserError
 from convjax.files import DiskError
 from convjax.sweeps.claims import Claim, Claimed
-from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data
+from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data, require_validation
 from convjax.sweeps.store import Run
 
 SEED_MODES = ("auto", "serial", "vmap", "processes")
@@ -120,6 +120,7 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
     A run that fails is recorded and the others go on; `Sweep.status` tells of each.
 
     Raises:
+      UserError: early stopping without validation images.
       UnavailableError: no run can work (no data, no cluster).
       KeyboardInterrupt: after the runs in hand saved a checkpoint.
     """
@@ -142,6 +143,8 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
     # Once here, and not in every worker at the same time; what fails here would fail in every run.
     for config in {_data_of(config): config for config in open_runs}.values():
         load_dataset(config.dataset, sweep.options.data_dir, 0, 0, **config.data_settings)
+    for config in {config.replace(seed=0) for config in open_runs if config.early_stopping}:
+        require_validation(config, sweep.options)
     if how.executor == "ray":
         from convjax.sweeps.ray_executor import run_on_ray
 

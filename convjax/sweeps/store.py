@@ -480,6 +480,8 @@ _RESULT_COLUMNS = (
     "train_loss",
     "validation_accuracy",
     "validation_loss",
+    "test_auc",
+    "validation_auc",
     "parameters",
     "flops",
     "dataset_fingerprint",
@@ -504,7 +506,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> "pandas.DataFrame":
     for name in columns:
         if name not in frame:
             frame[name] = np.nan
-    for name in ("test_accuracy", "test_loss", "train_accuracy", "validation_accuracy", "seconds"):
+    for name in ("test_accuracy", "test_loss", "train_accuracy", "validation_accuracy", "test_auc", "seconds"):
         frame[name] = frame[name].astype(float)
     return frame[[*columns, *(name for name in frame if name not in columns)]]
 

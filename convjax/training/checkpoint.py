@@ -1,7 +1,8 @@
 """Checkpoints of a TrainState, by Orbax. The only place that knows Orbax.
 
-A checkpoint is the whole state: step, parameters, optimizer state and the sums of the epoch in hand. The data order
-is a function of seed and epoch, so nothing else is needed to go on exactly where a run stopped.
+A checkpoint is the whole state: step, parameters (with early stopping also the best so far), optimizer state and the
+sums of the epoch in hand. The data order is a function of seed and epoch, so nothing else is needed to go on exactly
+where a run stopped.
 """
 
 import functools
@@ -176,7 +177,8 @@ def kept_steps(run_dir: Path) -> list[int]:
 
 
 def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task, dict[str, Any]]:
-    """Configuration, task and newest parameters, or those of a `step`, of a run folder, to look at or to export.
+    """Configuration, task and newest parameters (with early stopping the best), or those of a `step`, of a run
+    folder, to look at or to export.
 
     Raises:
       UserError: the folder is no run, or has no sound checkpoint (of this step).
@@ -203,4 +205,4 @@ def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task
     if state is None:
         which = "" if step is None else f" of step {step}"
         raise UserError(f"{run_dir} has no sound checkpoint{which}; run its experiment again")
-    return config, task, state.params
+    return config, task, state.params if step is not None else state.result_params

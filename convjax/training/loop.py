@@ -16,6 +16,7 @@ from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.training.divergence import Divergence, diagnose
 from convjax.training.feed import CHUNK_BYTES, Resident, Streamed, chunk_steps, image_bytes, prefetched
+from convjax.training.metrics import roc_auc
 from convjax.training.steps import (
     EVAL_CHUNK,
     Keys,
@@ -41,7 +42,10 @@ _PROGRESS_SECONDS = 0.4
 
 @dataclasses.dataclass(frozen=True)
 class EpochMetrics:
-    """One line of metrics.jsonl. `train_*` are the means over the epoch's batches, each before its update."""
+    """One line of metrics.jsonl. `train_*` are the means over the epoch's batches, each before its update.
+
+    The area under the ROC curve is that of two classes, None where there are more.
+    """
 
     epoch: int
     step: int
@@ -51,6 +55,7 @@ class EpochMetrics:
     validation_accuracy: float | None
     learning_rate: float
     seconds: float
+    validation_auc: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +72,14 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and accuracy over a split, and the logits `[examples, classes]` they come from."""
+    """Mean loss and accuracy over a split, and the logits `[examples, classes]` they come from.
+
+    `auc` is the area under the ROC curve for the second of two classes; None where there are more.
+    """
 
     loss: float
     accuracy: float
+    auc: float | None
     logits: np.ndarray
 
     @property
@@ -204,16 +213,21 @@ def fit(
       should_pause: asked after each progress.
       should_stop: asked after each progress.
 
-    Returns the trained state of each run. One whose loss became NaN or infinite stopped there: see `diverged`.
+    Returns the state of each run when it stopped; what it learned is `result_params`. A run whose loss became NaN or
+    infinite stopped there, see `diverged`; one that no longer improved on validation images, see `stopped_early`.
 
     Raises:
       Interrupted: `should_stop()` was true.
     """
     clock = clock or Clock()
     config = configs[0]
+    assert dataset.validation is not None or not config.early_stopping
     task = Task.of(config, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
     if states is None:
         states = clock.timed("compile", lambda: [initial_state(config, task) for config in configs])
+    steps = steps_per_epoch(len(dataset.train.labels), config.batch_size)
+    if all(is_over(state, config, steps) for state in states):
+        return list(states)
     replicas = len(configs) if len(configs) > 1 else 0
     chunk = chunk_steps(dataset.train, config.batch_size, replicas) if streaming else 0
     programs = clock.timed("compile", Programs.compile, task, len(dataset.train.labels), replicas, chunk)
@@ -221,8 +235,13 @@ def fit(
     keys, state = programs.stack(all_keys), programs.stack(states)
     feeds = Streamed(dataset.train, chunk) if streaming else clock.timed("data", Resident, dataset.train)
     done = max(int(state.step) for state in states)
-    alive = [index for index, state in enumerate(states) if not diverged(state)]
+    # The states of runs that stopped early; as long as others go on, their copies are trained with them for nothing.
+    stopped = {index: state for index, state in enumerate(states) if stopped_early(state, config, steps)}
+    alive = [index for index, state in enumerate(states) if not diverged(state) and index not in stopped]
     stride = _FIRST_CHUNK
+
+    def unstacked(state: Any) -> list[TrainState]:
+        return [stopped.get(index, member) for index, member in enumerate(programs.unstack(state))]
 
     for epoch in range(done // programs.steps, config.epochs):
         if not alive:
@@ -257,7 +276,7 @@ def fit(
                 on_progress(Progress(epoch + 1, config.epochs, step, programs.steps, *means))
             # After an epoch's last step its metrics come first: they must not be lost.
             if step < programs.steps and should_stop():
-                raise Interrupted(programs.unstack(state))
+                raise Interrupted(unstacked(state))
             if step < programs.steps and should_pause():
                 paused = programs.unstack(state)
                 for index in alive:
@@ -277,13 +296,29 @@ def fit(
                 validation_accuracy=validation.accuracy if validation else None,
                 learning_rate=float(learning_rate_at(task, ended[index].learning_rate, jnp.asarray(last_step - 1))),
                 seconds=(time.perf_counter() - started) / len(configs),
+                validation_auc=validation.auc if validation else None,
             )
             ended[index] = ended[index].replace(sums=zero_sums())
+            if validation is not None:
+                ended[index] = ended[index].after_validation(validation.loss)
             on_epoch(index, metrics, ended[index])
+            if stopped_early(ended[index], config, steps):
+                stopped[index] = ended[index]
         state = programs.stack(ended)
+        alive = [index for index in alive if index not in stopped]
         if should_stop():
-            raise Interrupted(ended)
-    return programs.unstack(state)
+            raise Interrupted(unstacked(state))
+    return unstacked(state)
+
+
+def is_over(state: TrainState, config: RunConfig, steps: int) -> bool:
+    """Whether training has ended, for whatever reason; an epoch is `steps` steps."""
+    return int(state.step) >= config.epochs * steps or diverged(state) or stopped_early(state, config, steps)
+
+
+def stopped_early(state: TrainState, config: RunConfig, steps: int) -> bool:
+    """Whether `early_stopping` epochs, of `steps` steps each, have passed since the lowest validation loss."""
+    return state.best is not None and int(state.step) - int(state.best.step) >= config.early_stopping * steps
 
 
 def diverged(state: TrainState) -> bool:
@@ -306,7 +341,8 @@ def evaluate(task: Task, params: Any, split: Split, *, clock: Clock | None = Non
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     losses = -np.take_along_axis(log_probabilities, split.labels[:, None].astype(np.int64), axis=-1)
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == split.labels))
-    return Evaluation(float(losses.mean()), accuracy, logits)
+    auc = roc_auc(wide[:, 1] - wide[:, 0], split.labels == 1) if logits.shape[-1] == 2 else None
+    return Evaluation(float(losses.mean()), accuracy, auc, logits)
 
 
 def predict_all(task: Task, params: Any, split: Split) -> Float[np.ndarray, "examples classes"]:

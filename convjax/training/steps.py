@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from convjax.augmentation import parse
 from convjax.config import RunConfig
-from convjax.data.augment import augment, parse
+from convjax.data.augment import augment
 from convjax.nn import models
 from convjax.nn.geometry import Layer, plan
 
@@ -42,6 +44,7 @@ class Task:
       layers: the network's plan.
       total_steps: optimizer steps of the whole run, which the learning-rate schedules need; 0 where the schedule
         is constant, so that runs of different length share a program.
+      keep_best: whether the state holds the best parameters so far, for early stopping.
     """
 
     layers: tuple[Layer, ...]
@@ -51,19 +54,20 @@ class Task:
     optimizer: str
     momentum: float
     weight_decay: float
+    label_smoothing: float
     schedule: str
     warmup_steps: int
     total_steps: int
     batch_size: int
+    keep_best: bool
 
     @classmethod
     def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> "Task":
         """The task of a run on `examples` training images.
 
         Raises:
-          UserError: the network is impossible for these images, or the augmentation cannot be read.
+          UserError: the network is impossible for these images.
         """
-        parse(config.augment)
         scheduled = config.schedule != "constant"
         return cls(
             layers=plan(config, image_shape, num_classes),
@@ -73,10 +77,12 @@ class Task:
             optimizer=config.optimizer,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            label_smoothing=config.label_smoothing,
             schedule=config.schedule,
             warmup_steps=config.warmup_steps,
             total_steps=config.epochs * steps_per_epoch(examples, config.batch_size) if scheduled else 0,
             batch_size=config.batch_size,
+            keep_best=config.early_stopping > 0,
         )
 
     @property
@@ -115,6 +121,14 @@ class Sums(NamedTuple):
     examples: Float[Array, ""]
 
 
+class Best(NamedTuple):
+    """The epoch with the lowest validation loss: that loss, the step the epoch ended at (0: none yet), its weights."""
+
+    loss: Float[Array, ""]
+    step: Int[Array, ""]
+    params: Any
+
+
 class TrainState(struct.PyTreeNode):
     """All that training changes.
 
@@ -124,6 +138,7 @@ class TrainState(struct.PyTreeNode):
       opt_state: optax's.
       learning_rate: the schedule's peak.
       sums: of the epoch in hand.
+      best: with early stopping, the best epoch so far; else None.
     """
 
     step: Int[Array, ""]
@@ -131,6 +146,20 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
     learning_rate: Float[Array, ""]
     sums: Sums
+    best: Best | None = None
+
+    @property
+    def result_params(self) -> Any:
+        """The parameters that training gives: the best where they are kept, else the last."""
+        return self.params if self.best is None or not int(self.best.step) else self.best.params
+
+    def after_validation(self, loss: float) -> "TrainState":
+        """The state with `best` brought up to date by the validation loss of the epoch that just ended."""
+        # Compared as float32, as it is kept: a resumed run must decide alike.
+        if self.best is None or (int(self.best.step) and not np.float32(loss) < np.float32(self.best.loss)):
+            return self
+        # Copies: the next step is given `params` to overwrite.
+        return self.replace(best=Best(jnp.float32(loss), jnp.copy(self.step), jax.tree.map(jnp.copy, self.params)))
 
 
 def make_keys(seed: int) -> Keys:
@@ -161,15 +190,30 @@ def learning_rate_at(task: Task, peak: jax.Array, step: jax.Array) -> jax.Array:
 
 
 def make_optimizer(task: Task, learning_rate: jax.Array) -> optax.GradientTransformation:
-    """The optimizer with Keras 3's defaults: RMSprop is lr * g / sqrt(v + 1e-7), rho 0.9."""
+    """The optimizer with Keras 3's defaults: RMSprop is lr * g / sqrt(v + 1e-7), rho 0.9.
+
+    Weight decay is decoupled, as Keras's: it goes past the statistics and the momentum.
+    """
     if task.optimizer == "rmsprop":
-        return optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=task.momentum or None)
-    if task.optimizer == "adam":
-        return optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
-    if task.optimizer == "adamw":
+        optimizer = optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=task.momentum or None)
+    elif task.optimizer == "adam":
+        optimizer = optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
+    elif task.optimizer == "adamw":
         decay = optax.add_decayed_weights(task.weight_decay)
         return optax.chain(_scale_by_adam(), decay, optax.scale_by_learning_rate(learning_rate))
-    return optax.sgd(learning_rate, momentum=task.momentum or None)
+    else:
+        optimizer = optax.sgd(learning_rate, momentum=task.momentum or None)
+    if not task.weight_decay:
+        return optimizer
+    return optax.chain(optimizer, optax.add_decayed_weights(-learning_rate * task.weight_decay))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+    """The loss of each example; with smoothing the target is 1 - s of the label and s / classes of every class."""
+    if not label_smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def _scale_by_adam() -> optax.GradientTransformation:
@@ -199,7 +243,12 @@ def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Tas
         opt_state=make_optimizer(task, learning_rate).init(params),
         learning_rate=learning_rate,
         sums=zero_sums(),
+        best=_no_best(params) if task.keep_best else None,
     )
+
+
+def _no_best(params: Any) -> Best:
+    return Best(jnp.full((), jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
 
 def zero_sums() -> Sums:
@@ -224,7 +273,7 @@ def loss_and_gradients(
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
         logits = task.model.apply({"params": params}, images, train=True, rngs=rngs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        losses = cross_entropy(logits, batch.labels, task.label_smoothing)
         return jnp.sum(losses * batch.weights) / jnp.sum(batch.weights), logits
 
     (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)

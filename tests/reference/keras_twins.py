@@ -18,9 +18,13 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 
 
 def keras_twin(
-    config: RunConfig, image_shape: tuple[int, int, int], last: str = "linear", initializer: str = "zeros"
+    config: RunConfig,
+    image_shape: tuple[int, int, int],
+    last: str = "linear",
+    initializer: str = "zeros",
+    outputs: int = CLASSES,
 ) -> keras.Sequential:
-    """The network as a user of Keras writes it; `last` is the activation of the classifier.
+    """The network as a user of Keras writes it; `last` is the activation of the classifier, `outputs` its units.
 
     Zeros to start with, as most tests set the weights: Keras compiles a program for each shape it draws at random.
     """
@@ -52,7 +56,7 @@ def keras_twin(
         rate = rates.pop(0)
         if rate:
             stack.append(make.Dropout(rate))
-    stack.append(make.Dense(CLASSES, activation=last, kernel_initializer=initializer))
+    stack.append(make.Dense(outputs, activation=last, kernel_initializer=initializer))
     return keras.Sequential(stack)
 
 

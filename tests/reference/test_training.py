@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keras_twins import CLASSES, flat, keras_twin, quick_jit, random_networks, random_params
 
 from convjax.config import CONVOLUTIONS, RunConfig
@@ -13,6 +15,7 @@ from convjax.nn import models
 from convjax.nn.geometry import plan
 from convjax.nn.pool import avg_pool, max_pool
 from convjax.training import steps
+from convjax.training.loop import stopped_early
 
 SHAPE, BATCH, STEPS = (28, 28, 1), 64, 20
 CHAPTER, DENSE = RunConfig(), RunConfig(model="dense", dense_units="16")
@@ -77,6 +80,18 @@ OPTIMIZERS = {
         DENSE.replace(optimizer="sgd", learning_rate=0.1, momentum=0.9),
         lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     ),
+    "rmsprop with weight decay": (
+        DENSE.replace(weight_decay=0.02),
+        lambda rate: keras.optimizers.RMSprop(rate, weight_decay=0.02),
+    ),
+    "adam with weight decay and smoothed labels": (
+        DENSE.replace(optimizer="adam", weight_decay=0.05, label_smoothing=0.1),
+        lambda rate: keras.optimizers.Adam(rate, weight_decay=0.05),
+    ),
+    "sgd with momentum and weight decay": (
+        DENSE.replace(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.05),
+        lambda rate: keras.optimizers.SGD(rate, momentum=0.9, weight_decay=0.05),
+    ),
 }
 
 
@@ -98,7 +113,8 @@ def compare_training(config, optimizer, digits, examples):
 
     model = keras_twin(config, SHAPE, last="softmax")
     model.set_weights(flat(params, task.layers))
-    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     targets = keras.utils.to_categorical(labels)
     history = model.fit(
         images.astype("float32") / 255, targets, batch_size=BATCH, epochs=1, shuffle=False, verbose=0
@@ -122,6 +138,44 @@ def compare_training(config, optimizer, digits, examples):
     assert int(state.sums.examples) == examples
     assert float(state.sums.loss) / examples == pytest.approx(history["loss"][0], rel=1e-5)
     assert float(state.sums.correct) / examples == pytest.approx(history["accuracy"][0], abs=1e-6)
+
+
+@given(
+    patience=st.integers(1, 4),
+    losses=st.lists(st.sampled_from([0.5, 0.75, 1.0, 1.25, 1.5]), min_size=1, max_size=12),
+)
+def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
+    """Weights are the number of their epoch, so that they say which were restored."""
+    config = RunConfig(early_stopping=patience, validation_size=1)
+    model = keras.Sequential()
+    weights, model.stop_training = [0], False
+    model.get_weights = lambda: list(weights)
+    model.set_weights = lambda values: weights.__setitem__(slice(None), values)
+    callback = keras.callbacks.EarlyStopping("val_loss", patience=patience, mode="min", restore_best_weights=True)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, loss in enumerate(losses):
+        weights[:] = [epoch + 1]
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        if model.stop_training:
+            break
+    callback.on_train_end()
+
+    start = np.float32(0)
+    state = steps.TrainState(
+        jnp.int32(0),
+        start,
+        None,
+        jnp.float32(1),
+        steps.zero_sums(),
+        steps.Best(jnp.float32(jnp.inf), jnp.int32(0), start),
+    )
+    for number, loss in enumerate(losses, start=1):
+        state = state.replace(step=jnp.int32(7 * number), params=np.float32(number)).after_validation(loss)
+        if stopped_early(state, config, steps=7):
+            break
+    assert number == epoch + 1
+    assert float(state.result_params) == weights[0]
 
 
 @pytest.mark.parametrize("window", [(2, 2), (3, 2)])

@@ -1,5 +1,6 @@
 """One run on disk: what it writes, running it twice, going on after interruption, divergence."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import pytest
 
 from convjax.config import FIELD_NAMES, UserError
 from convjax.sweeps.run import Silent, execute, result_line
-from convjax.sweeps.store import Run, read_correct
+from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+from convjax.sweeps.store import Run, read_correct, read_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,3 +159,51 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
         assert done.stderr.startswith("train: "), flag
         assert done.stderr.count("\n") == 1, (flag, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, options, monkeypatch):
+    """0 against 1, with early stopping: its result is that of the best epoch's weights."""
+    from convjax import data
+    from convjax.sweeps import run as module
+    from convjax.training.checkpoint import load_params
+    from convjax.training.metrics import roc_auc
+    from convjax.training.steps import predict
+
+    ten = data.load("mnist_5k", train_size=1000, validation_size=100)
+
+    def two(split):
+        chosen = split.labels < 2
+        return data.Split(split.images[chosen], split.labels[chosen])
+
+    dataset = dataclasses.replace(
+        ten, class_names=("0", "1"), train=two(ten.train), validation=two(ten.validation), test=two(ten.test)
+    )
+    monkeypatch.setattr(module, "load_dataset", lambda *arguments: dataset)
+    config = small.replace(
+        model="small_data", channels="3-4", learning_rate=1e-2, epochs=12, early_stopping=1, validation_size=100
+    )
+    [result] = execute([config], "study", options, Silent())
+    run = Run.of(options.workdir, "study", config)
+    assert result["test_accuracy"] > 0.9
+    lines = run.metrics()
+    best = min(lines, key=lambda line: line["validation_loss"])
+    assert result["best_epoch"] == best["epoch"] < result["epochs"] == len(lines)
+    assert result["validation_loss"] == best["validation_loss"]
+    assert result["validation_auc"] == best["validation_auc"]
+    assert f"test AUC: {result['test_auc']:.4f}" in result_line(config, result)
+    assert read_runs([options.workdir])["test_auc"].tolist() == [result["test_auc"]]
+    # The weights that explain and convert take are those the result is of.
+    _, task, params = load_params(run.path)
+    logits = np.asarray(predict(params, dataset.test.images, task=task))
+    assert result["test_auc"] == roc_auc(logits[:, 1], dataset.test.labels == 1)
+    assert result["test_accuracy"] == ((logits[:, 1] > 0) == dataset.test.labels).mean()
+
+
+def test_early_stopping_without_validation_images_is_refused_before_anything_runs(small, options):
+    config = small.replace(early_stopping=2)
+    with pytest.raises(UserError, match=r"--early_stopping=2 .* such as --validation_size=1000"):
+        execute([config], "study", options, Silent())
+    assert not (Path(options.workdir) / "study" / config.digest / "config.json").exists()
+    sweep = Sweep("study", ((config,),), options)
+    with pytest.raises(UserError, match="--early_stopping=2"):
+        run_sweep(sweep, SweepOptions(), None)

@@ -94,6 +94,72 @@ def test_one_diverging_seed_does_not_stop_the_others(dataset):
     assert int(bad.step) < 12
 
 
+PATIENT = CONFIG.replace(epochs=12, learning_rate=1e-2, dropout="0", validation_size=100, early_stopping=12)
+IMPATIENT = PATIENT.replace(early_stopping=2)
+
+
+@pytest.fixture(scope="module")
+def stopped(dataset):
+    """A run of 4 steps an epoch that gets worse now and then, stopped early."""
+    [state] = loop.fit([IMPATIENT], dataset)
+    return state
+
+
+def test_early_stopping_takes_the_weights_of_the_lowest_validation_loss(stopped, undisturbed, dataset):
+    losses, weights = [], []
+
+    def on_epoch(index, line, state):
+        losses.append(line.validation_loss)
+        weights.append(state_digest(state.params))
+
+    loop.fit([PATIENT], dataset, on_epoch=on_epoch)
+    stop = next(n for n in range(2, 12) if min(losses[: n - 1]) <= min(losses[n - 1 : n + 1]))
+    best = int(np.argmin(losses[: stop + 1]))
+    assert 0 < best < stop < 11, "the run must improve and then not for this test to say something"
+    assert int(stopped.step) == 4 * (stop + 1)
+    assert int(stopped.best.step) == 4 * (best + 1)
+    assert float(stopped.best.loss) == np.float32(losses[best])
+    assert state_digest(stopped.result_params) == weights[best]
+    assert state_digest(stopped.params) == weights[stop]
+    assert undisturbed[0].result_params is undisturbed[0].params
+
+
+@pytest.mark.parametrize("stop_after", [1, 16, 19, 23])
+def test_early_stopping_decides_alike_after_a_resumption(stop_after, stopped, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    progress = []
+    assert stop_after < int(stopped.step)
+    with pytest.raises(loop.Interrupted) as interrupted:
+        loop.fit([IMPATIENT], dataset, on_progress=progress.append, should_stop=lambda: len(progress) >= stop_after)
+    [state] = interrupted.value.states
+    saved = Checkpoints(tmp_path)
+    saved.save(state)
+    saved.close()
+    restored = Checkpoints(tmp_path).restore(state)
+    [finished] = loop.fit([IMPATIENT], dataset, [restored])
+    assert state_digest(finished) == state_digest(stopped)
+    # One that has stopped is not trained further.
+    assert loop.fit([IMPATIENT], dataset, [finished])[0] is finished
+
+
+def test_vectorised_seeds_stop_each_at_its_own_epoch(stopped, dataset):
+    configs = [IMPATIENT.replace(seed=seed) for seed in range(3)]
+    epochs = [0] * 3
+
+    def on_epoch(index, line, state):
+        epochs[index] = line.epoch
+
+    together = loop.fit(configs, dataset, on_epoch=on_epoch)
+    alone = [stopped, *(loop.fit([config], dataset)[0] for config in configs[1:])]
+    assert len({int(state.step) for state in alone}) > 1, "the seeds must differ for this test to say something"
+    for index, (one, other) in enumerate(zip(alone, together, strict=True)):
+        assert (int(one.step), int(one.best.step)) == (int(other.step), int(other.best.step))
+        assert epochs[index] == int(one.step) // 4
+        for a, b in zip(jax.tree.leaves(one.result_params), jax.tree.leaves(other.result_params), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+
 def test_evaluate_is_the_mean_over_every_image(undisturbed, dataset):
     from convjax.training.steps import Task
 
