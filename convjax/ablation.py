@@ -87,8 +87,9 @@ def define_sweep_flags(*, seeds: int | None) -> None:
         "seed_mode",
         "auto",
         ["auto", "serial", "vmap", "processes"],
-        "one run after another, all seeds of an arm as one program, or worker processes; the numbers are the same",
+        "one run after another, all runs that one program fits at once, or worker processes; the numbers are the same",
     )
+    flags.DEFINE_integer("lanes", 32, "runs that --seed_mode=vmap trains at once on each device", 1)
     flags.DEFINE_integer("jobs", 0, "worker processes of --seed_mode=processes; 0 for two", 0)
     flags.DEFINE_string("ray_address", "auto", "the Ray cluster")
     flags.DEFINE_float("ray_cpus", 1.0, "CPUs a run asks of the Ray cluster", 0.0)
@@ -217,7 +218,13 @@ def lay_out(study: Study) -> Layout:
     options = cli.options_from_flags()
     sweep = Sweep(study.name, tuple(tuple(cell.runs(seeds)) for cell in grid.cells), options)
     how = SweepOptions(
-        values.executor, values.seed_mode, values.jobs, values.ray_address, values.ray_cpus, values.ray_gpus
+        values.executor,
+        values.seed_mode,
+        values.jobs,
+        values.lanes,
+        values.ray_address,
+        values.ray_cpus,
+        values.ray_gpus,
     )
     return Layout(study, grid, sweep, how, baseline)
 

@@ -70,7 +70,7 @@ _HELP = {
     "label_smoothing": "share of the training target that is spread evenly over all classes",
     "early_stopping": "stop after so many epochs without a lower validation loss and take the best weights; 0 for off",
     "seed": "of initialisation, shuffling, dropout and augmentation",
-    "precision": f"{_listed(PRECISIONS)}: of the computation; parameters are always float32",
+    "precision": f"{_listed(PRECISIONS)}: of the computation, not of parameters and losses; tf32 needs an NVIDIA GPU",
     "image_size": "resize every image to N or HxW; 0 for the size the data set has",
     "color": f"{_listed(COLORS)}: auto is what the data set has",
     "skip_corrupt": "leave out files of a folder that are no sound images, and count them; else they are an error",
@@ -120,10 +120,27 @@ def define_run_flags() -> None:
         "bring training images to the device in batches while it computes; auto: where they exceed --memory_limit",
     )
     flags.DEFINE_integer("memory_limit", 0, "MiB of training images the device may hold; 0 for half of its memory", 0)
+    flags.DEFINE_string(
+        "devices",
+        "auto",
+        "all, or how many devices a run's batches (--seed_mode=vmap: the runs) are spread over; auto: one for a run, "
+        "all accelerators for runs trained at once",
+    )
     flags.DEFINE_bool("tensorboard", False, "also write TensorBoard event files into the run folder")
     flags.DEFINE_bool(
         "diagnostics", True, "after each epoch measure every layer: norms of weights and gradients, dead channels"
     )
+
+
+def define_process_flags() -> None:
+    """Defines the flags of a run that several processes, one a host, train together."""
+    flags.DEFINE_string(
+        "coordinator",
+        "",
+        "HOST:PORT of the first of several processes that train one run together; auto on Slurm, Kubernetes, TPU pods",
+    )
+    flags.DEFINE_integer("num_processes", None, "how many processes there are", 1)
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0; the first writes the results", 0)
 
 
 def config_from_flags() -> RunConfig:
@@ -149,6 +166,7 @@ def options_from_flags() -> "Options":
         resume=values.resume,
         tensorboard=values.tensorboard,
         keep_checkpoints=values.keep_checkpoints,
+        devices=values.devices,
         checkpoint_minutes=values.checkpoint_minutes,
         debug_nans=values.debug_nans,
         diagnostics=values.diagnostics,
@@ -173,8 +191,10 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
         program = os.path.basename(os.path.dirname(sys.argv[0]))
 
     def fail(code: int, message: str) -> None:
-        print(f"{program}: {message}", file=sys.stderr)
+        print(f"{program}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        if "coordinator" in flags.FLAGS and flags.FLAGS.is_parsed() and flags.FLAGS.coordinator:
+            os._exit(code)  # at an orderly exit JAX would wait for the other processes
         sys.exit(code)
 
     def guarded(argv: list[str]) -> int | None:

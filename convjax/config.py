@@ -42,7 +42,7 @@ ACTIVATIONS = (
 )
 OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
 STREAMING = ("auto", "yes", "no")
 COLORS = ("auto", "grey", "rgb")
@@ -101,7 +101,9 @@ class RunConfig:
         that had it; 0 to train to the end and take the last. As Keras's `EarlyStopping(patience=...,
         restore_best_weights=True)`.
       seed: of initialisation, shuffling, dropout and augmentation, which use independent streams.
-      precision: of the forward and backward computation; parameters and statistics are always float32.
+      precision: of the forward and backward computation; parameters, losses and statistics are always float32.
+        `float32` is just that on every device (GPUs and TPUs round the factors of products to fewer bits unless told
+        not to); `tf32` lets an NVIDIA GPU round them to 10 bits, `bfloat16` is 7 bits for all activations.
       conv: how convolutions are computed, see `convjax.nn.conv`.
       head: how the last feature map goes into the dense layers: `flatten`, or `gap`, the mean of each channel over all
         positions (global average pooling).

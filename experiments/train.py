@@ -3,6 +3,8 @@
 python -m experiments.train
 """
 
+import dataclasses
+
 from absl import flags
 
 from convjax import cli
@@ -18,10 +20,18 @@ def main(argv: list[str]) -> None:
     from convjax.nn.geometry import plan
     from convjax.nn.summary import summary
     from convjax.progress import make_reporter
-    from convjax.sweeps.run import execute, result_line
+    from convjax.sweeps.run import Silent, execute, result_line
     from convjax.sweeps.store import Run
 
     config, options = cli.config_from_flags(), cli.options_from_flags()
+    if flags.FLAGS.coordinator:
+        from convjax.training import parallel
+
+        processes = parallel.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+        options = dataclasses.replace(options, processes=processes)
+        if not parallel.leads():
+            execute([config], "train", options, Silent())
+            return
     run = Run.of(options.workdir, "train", config)
     image_shape, num_classes = data.image_info(config.dataset, **config.data_settings, data_dir=options.data_dir)
     print(summary(plan(config, image_shape, num_classes)))
@@ -42,4 +52,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     cli.define_model_flags()
     cli.define_run_flags()
+    cli.define_process_flags()
     cli.run(main)

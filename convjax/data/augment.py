@@ -33,13 +33,15 @@ class Draws(NamedTuple):
     flip: Bool[Array, " batch"]
 
 
-def sample(key: PRNGKeyArray, batch: int, size: tuple[int, int], augmentation: Augmentation) -> Draws:
+def sample(
+    key: PRNGKeyArray, batch: int, size: tuple[int, int], augmentation: Augmentation, first: int | jax.Array = 0
+) -> Draws:
     """The parameters of `batch` images of `size` (height, width), all independent and uniform.
 
     Image i's depend on the key and on i alone, and each on its own range: neither a larger batch nor another part in
-    the augmentation changes them.
+    the augmentation changes them. Images are counted from `first`.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch) + first)
     unit = jax.vmap(lambda key: jax.random.uniform(key, (7,), jnp.float32, -1.0, 1.0))(keys)
     pixels = [value if value >= 1 else value * length for value, length in zip(augmentation.shift, size, strict=True)]
     return Draws(
@@ -95,10 +97,14 @@ def apply(images: Images, matrices: Float[Array, "batch 2 3"], fill: Fill) -> Im
     return result
 
 
-def augment(images: Images, key: PRNGKeyArray, augmentation: Augmentation) -> Images:
-    """Each image (float32) under a random transform of its own. `augmentation` is static under `jit`."""
+def augment(images: Images, key: PRNGKeyArray, augmentation: Augmentation, first: int | jax.Array = 0) -> Images:
+    """Each image (float32) under a random transform of its own. `augmentation` is static under `jit`.
+
+    `first` is the place in its batch of the first of `images`, where they are only a part of one.
+    """
     size = images.shape[1:3]
-    return apply(images, matrices(sample(key, len(images), size, augmentation), size), augmentation.fill)
+    draws = sample(key, len(images), size, augmentation, first)
+    return apply(images, matrices(draws, size), augmentation.fill)
 
 
 def _neighbours(position: jax.Array, size: int, fill: str) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,6 +1,7 @@
 """ConvNet, LocalNet and DenseNet as Flax Linen modules drawn from a plan of layers. The only place that knows Linen."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +15,10 @@ from convjax.nn.conv import Block, conv_stack
 from convjax.nn.geometry import Layer
 from convjax.nn.local import local2d
 from convjax.nn.pool import POOLINGS
+from convjax.nn.shard import Shard
 
 Parameters = dict[str, Any]
+KeepRates = Mapping[str, jax.Array]
 
 # Keras's defaults; Linen's own (lecun_normal) start a network elsewhere.
 _kernel_initializer = nn.initializers.glorot_uniform()
@@ -51,6 +54,28 @@ class LocalWeights(nn.Module):
         return kernel, bias
 
 
+class Dropout(nn.Module):
+    """Zeroes entries of `[batch, ...]` at random and scales the others up, as Linen's does from the same key.
+
+    Attributes:
+      rate: the share that is zeroed.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keep: KeepRates | None = None, shard: Shard | None = None) -> jax.Array:
+        """`keep` has 1 - rate where that is no constant; `shard` is set where `x` is only a part of a batch."""
+        kept_share = np.float32(1 - self.rate) if keep is None else keep[self.name]
+        batch = x.shape[0] if shard is None else shard.batch
+        kept = jax.random.bernoulli(self.make_rng("dropout"), kept_share, (batch, *x.shape[1:]))
+        if shard is not None:
+            kept = shard.rows(kept)
+        # Not x / share: XLA makes that this product where the share is constant; the bits must be equal elsewhere.
+        scale = (np.float32(1) / kept_share).astype(x.dtype)
+        return jnp.where(kept, x * scale, jnp.zeros((), x.dtype))
+
+
 class DenseNet(nn.Module):
     """Flatten and dense layers: images `[batch, height, width, channels]` to logits `[batch, classes]`.
 
@@ -65,12 +90,27 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+        self,
+        images: Float[Array, "batch height width channels"],
+        *,
+        train: bool = False,
+        keep: KeepRates | None = None,
+        shard: Shard | None = None,
     ) -> Float[Array, "batch classes"]:
-        return self.classify(images.astype(self.dtype), self.layers, train)
+        """The logits.
+
+        Args:
+          images: grey levels 0 to 1.
+          train: with dropout.
+          keep: 1 - rate of each dropout layer, by its name; None for the rates of `layers`.
+          shard: set where `images` are only this device's part of a batch.
+        """
+        return self.classify(images.astype(self.dtype), self.layers, train, keep, shard)
 
     @nn.nowrap
-    def classify(self, x: jax.Array, layers: tuple[Layer, ...], train: bool) -> jax.Array:
+    def classify(
+        self, x: jax.Array, layers: tuple[Layer, ...], train: bool, keep: KeepRates | None, shard: Shard | None
+    ) -> jax.Array:
         """The layers from Flatten on, and a permutation of pixels before them."""
         for layer in layers:
             if layer.kind == "PermutePixels":
@@ -80,7 +120,8 @@ class DenseNet(nn.Module):
             elif layer.kind == "GlobalAveragePooling2D":
                 x = x.mean((1, 2))
             elif layer.kind == "Dropout":
-                x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
+                if train:
+                    x = Dropout(layer.rate, name=layer.name)(x, keep, shard)
             else:
                 kernel, bias = Weights((*layer.input_shape, *layer.output_shape), name=layer.name)()
                 x = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
@@ -99,8 +140,14 @@ class ConvNet(DenseNet):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+        self,
+        images: Float[Array, "batch height width channels"],
+        *,
+        train: bool = False,
+        keep: KeepRates | None = None,
+        shard: Shard | None = None,
     ) -> Float[Array, "batch classes"]:
+        """See DenseNet."""
         features, classifier = _split(self.layers)
         blocks, parameters, dropouts = [], [], {}
         for index, layer in enumerate(features):
@@ -115,10 +162,10 @@ class ConvNet(DenseNet):
                 weights = Weights(shape, name=layer.name)()
                 parameters.append(tuple(array.astype(self.dtype) for array in weights))
             elif layer.kind == "Dropout":
-                dropouts[len(blocks) - 1] = nn.Dropout(layer.rate, name=layer.name)
+                dropouts[len(blocks) - 1] = Dropout(layer.rate, name=layer.name)
 
         def between(index: int, x: jax.Array) -> jax.Array:
-            return dropouts[index](x, deterministic=not train) if index in dropouts else x
+            return dropouts[index](x, keep, shard) if index in dropouts else x
 
         x = images.astype(self.dtype)
         if features[0].kind == "PermutePixels":
@@ -130,7 +177,7 @@ class ConvNet(DenseNet):
             method=self.method,
             between=between if dropouts and train else None,
         )
-        return self.classify(x, classifier, train)
+        return self.classify(x, classifier, train, keep, shard)
 
 
 class LocalNet(DenseNet):
@@ -138,8 +185,14 @@ class LocalNet(DenseNet):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+        self,
+        images: Float[Array, "batch height width channels"],
+        *,
+        train: bool = False,
+        keep: KeepRates | None = None,
+        shard: Shard | None = None,
     ) -> Float[Array, "batch classes"]:
+        """See DenseNet."""
         features, classifier = _split(self.layers)
         x = images.astype(self.dtype)
         for layer in features:
@@ -152,9 +205,9 @@ class LocalNet(DenseNet):
                 x = POOLINGS[_POOLS[layer.kind]](x, layer.window, layer.strides)
             elif layer.kind == "PermutePixels":
                 x = permute_pixels(x)
-            else:
-                x = nn.Dropout(layer.rate, name=layer.name)(x, deterministic=not train)
-        return self.classify(x, classifier, train)
+            elif train:
+                x = Dropout(layer.rate, name=layer.name)(x, keep, shard)
+        return self.classify(x, classifier, train, keep, shard)
 
 
 def class_logits(layer: Layer, x: Float[Array, "batch units"]) -> Float[Array, "batch classes"]:
@@ -189,7 +242,7 @@ _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 
 def build(layers: tuple[Layer, ...], *, precision: str = "float32", method: str = "auto") -> DenseNet:
     """The module for a plan: ConvNet or LocalNet where it has such layers, else DenseNet."""
-    dtype = jnp.dtype(precision)
+    dtype = jnp.dtype("float32" if precision == "tf32" else precision)
     if any(layer.kind == "LocallyConnected2D" for layer in layers):
         return LocalNet(layers, dtype)
     if any(layer.kind == "Conv2D" for layer in layers):

@@ -67,6 +67,19 @@ class Grid:
             )
 
 
+def program_of(config: RunConfig) -> RunConfig:
+    """`config` without what one program takes as arguments: runs that are equal in this may be trained at once.
+
+    Left out are seed, learning rate, dropout rates (but not which layers have dropout) and, where no schedule depends
+    on the number of steps, the training subset.
+    """
+    dropout = "-".join("0.5" if rate else "0" for rate in config.layer_dropout)
+    changes: dict[str, str | int | float] = {"seed": 0, "learning_rate": 1.0, "dropout": dropout or "0"}
+    if config.schedule == "constant":
+        changes["train_size"] = 0
+    return config.replace(**changes)
+
+
 def product(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """Every combination of the axes' values; the last axis changes fastest."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

@@ -21,7 +21,7 @@ from convjax.sweeps.store import Run
 if TYPE_CHECKING:
     from convjax.training.divergence import Divergence
     from convjax.training.loop import EpochMetrics, Evaluation, Progress
-    from convjax.training.steps import TrainState
+    from convjax.training.steps import Task, TrainState
 
 
 _GRACE_SECONDS = 4.0
@@ -44,6 +44,8 @@ class Options:
       checkpoint_minutes: also keep one within an epoch when the last is older than this; 0 for never.
       debug_nans: a loss that is not finite is an error, which names the operation that it came from.
       diagnostics: also measure the layers after each epoch, see `convjax.training.diagnostics`.
+      devices: see `convjax.training.parallel.choose`.
+      processes: that train this run together, see `convjax.training.parallel.join`.
       streaming, memory_limit: whether training images are streamed, see `convjax.training.feed.must_stream`.
     """
 
@@ -57,6 +59,8 @@ class Options:
     diagnostics: bool = True
     streaming: str = "auto"
     memory_limit: int = 0
+    devices: str = "auto"
+    processes: int = 1
 
 
 class Reporter(Protocol):
@@ -140,8 +144,8 @@ def execute(
 ) -> list[dict[str, Any]]:
     """Runs each of `configs` to its end, or goes on with it, and returns the results (each a result.json).
 
-    Several configurations may differ only in seed and learning rate and are trained at once. A run that is done is
-    not run again. SIGINT and SIGTERM save a checkpoint and raise KeyboardInterrupt.
+    Several configurations are trained at once; they may differ in what `convjax.sweeps.grid.program_of` leaves out. A
+    run that is done is not run again. SIGINT and SIGTERM save a checkpoint and raise KeyboardInterrupt.
 
     Args:
       claims: of the runs, where the caller has them already.
@@ -152,25 +156,97 @@ def execute(
       Claimed: another process works on one of the runs.
       DiskError: the store cannot be written to.
     """
+    if options.processes > 1:
+        from convjax.training import parallel
+
+        return parallel.together(lambda: _execute(configs, experiment, options, reporter, claims, parallel.share))
+    return _execute(configs, experiment, options, reporter, claims, lambda make: make())
+
+
+def _execute(
+    configs: Sequence[RunConfig],
+    experiment: str,
+    options: Options,
+    reporter: Reporter,
+    claims: Sequence[Claim],
+    share: Callable[[Callable[[], Any]], Any],
+) -> list[dict[str, Any]]:
+    """See `execute`. `share` is how all processes come to know what the first finds in the store."""
     runs = [Run.of(options.workdir, experiment, config) for config in configs]
-    for run, config in zip(runs, configs, strict=True):
-        require_same_data(run, config, options)
+    held = list(claims)
     with ExitStack() as stack:
-        stack.enter_context(disk_errors(options.workdir))
-        # A run that is done is read without a claim: its store may be read-only.
-        if not all(options.resume and run.is_done() for run in runs):
-            claims = claims or [stack.enter_context(run.claim()) for run in runs]
+
+        def claim() -> list[int]:
+            """Which runs are to be trained; they are then ours."""
+            for run, config in zip(runs, configs, strict=True):
+                require_same_data(run, config, options)
+            # A run that is done is read without a claim: its store may be read-only.
+            if options.resume and all(run.is_done() for run in runs):
+                return []
+            held.extend(() if claims else [stack.enter_context(run.claim()) for run in runs])
             for run in runs:
                 if not options.resume:
                     run.reset()
                 elif (aside := run.mend()) is not None:
                     reporter.message(f"{run.path} was damaged: what cannot be used is in {aside.name}")
-            todo = [(run, config) for run, config in zip(runs, configs, strict=True) if run.result() is None]
-            if todo:
-                _train([run for run, _ in todo], [config for _, config in todo], options, reporter, claims)
-        results = [run.result() for run in runs]
+            return [index for index, run in enumerate(runs) if run.result() is None]
+
+        stack.enter_context(disk_errors(options.workdir))
+        todo = share(claim)
+        if todo and _leads(options):
+            _train([runs[index] for index in todo], [configs[index] for index in todo], options, reporter, held)
+        elif todo:
+            _follow([configs[index] for index in todo], options)
+        results = share(lambda: [run.result() for run in runs])
     assert all(result is not None for result in results)
-    return results  # type: ignore[return-value]
+    return results
+
+
+def _leads(options: Options) -> bool:
+    """Whether this process is the only one, or the first of several."""
+    if options.processes == 1:
+        return True
+    from convjax.training import parallel
+
+    return parallel.leads()
+
+
+def _datasets(configs: Sequence[RunConfig], options: Options) -> list[data.Dataset]:
+    """The data of each run; one object for those that have the same."""
+    loaded = {config.train_size: config for config in configs}
+    cut = {size: dataset_of(config, options.data_dir) for size, config in loaded.items()}
+    return [cut[config.train_size] for config in configs]
+
+
+def _tasks(configs: Sequence[RunConfig], datasets: Sequence[data.Dataset]) -> list["Task"]:
+    from convjax.training.steps import Task
+
+    return [
+        Task.of(config, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
+        for config, dataset in zip(configs, datasets, strict=True)
+    ]
+
+
+def _follow(configs: Sequence[RunConfig], options: Options) -> None:
+    """The part of a process that is not the first in what `_train` does there: it computes and touches no store."""
+    from convjax.training import backend, loop, parallel
+    from convjax.training.feed import must_stream
+
+    backend.enable_compilation_cache()
+    backend.require_precision(configs[0].precision)
+    datasets = _datasets(configs, options)
+    parallel.require_same_data(datasets[0].fingerprint)
+    tasks = _tasks(configs, datasets)
+    devices = parallel.choose(options.devices, runs=len(configs))
+    streaming = parallel.share(lambda: must_stream(options.streaming, datasets[0].train, options.memory_limit))
+    states = parallel.share_arrays([loop.initial_state(*pair) for pair in zip(configs, tasks, strict=True)])
+    with _stop_requests() as should_stop:
+        try:
+            states = loop.fit(configs, datasets, states, devices=devices, streaming=streaming, should_stop=should_stop)
+        except loop.Interrupted:
+            raise KeyboardInterrupt from None
+    for task, state, dataset in zip(tasks, states, datasets, strict=True):
+        loop.evaluate(task, state.result_params, dataset.test, devices=devices)
 
 
 def _train(
@@ -183,12 +259,12 @@ def _train(
     """Trains unfinished runs, vectorised where there are several, and writes their results."""
     import jax
 
-    from convjax.training import backend, loop
+    from convjax.training import backend, loop, parallel
     from convjax.training.checkpoint import Checkpoints
     from convjax.training.diagnostics import layer_diagnostics
     from convjax.training.divergence import Divergence, first_nonfinite
     from convjax.training.feed import must_stream
-    from convjax.training.steps import Task, steps_per_epoch
+    from convjax.training.steps import steps_per_epoch
 
     def hold() -> None:
         """Before a write: the runs must still be ours."""
@@ -197,19 +273,27 @@ def _train(
 
     started = time.perf_counter()
     backend.enable_compilation_cache()
+    backend.require_precision(configs[0].precision)
     clock = loop.Clock()
     common = configs[0]
-    dataset = dataset_of(common, options.data_dir)
-    for note in dataset.details.get("notes", ()):
+    datasets = _datasets(configs, options)
+    for note in datasets[0].details.get("notes", ()):
         reporter.message(f"{common.dataset}: {note}")
     require_validation(common, options)
     clock.data = time.perf_counter() - started
-    task = Task.of(common, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
-    steps = steps_per_epoch(len(dataset.train.labels), common.batch_size)
-    streaming = must_stream(options.streaming, dataset.train, options.memory_limit)
-    environment = {"streaming": streaming, **backend.environment()}
+    tasks = _tasks(configs, datasets)
+    task = tasks[0]
+    steps = [steps_per_epoch(len(dataset.train.labels), common.batch_size) for dataset in datasets]
+    devices = parallel.choose(options.devices, runs=len(configs))
+    # The first process decides for all.
+    share, share_arrays = (lambda make: make()), (lambda arrays: arrays)
+    if options.processes > 1:
+        share, share_arrays = parallel.share, parallel.share_arrays
+        parallel.require_same_data(datasets[0].fingerprint)
+    streaming = share(lambda: must_stream(options.streaming, datasets[0].train, options.memory_limit))
+    environment = {"streaming": streaming, **backend.environment(), **devices.describe()}
     hold()
-    for run, config in zip(runs, configs, strict=True):
+    for run, config, dataset in zip(runs, configs, datasets, strict=True):
         run.start(config, {"data": describe(dataset), **environment})
 
     with ExitStack() as stack:
@@ -219,12 +303,14 @@ def _train(
             stack.callback(each.close)
         like = jax.eval_shape(lambda: loop.initial_state(common, task))
         states = [
-            each.restore(like, refuse=_without_metrics(run, steps)) for each, run in zip(checkpoints, runs, strict=True)
+            each.restore(like, refuse=_without_metrics(run, count))
+            for each, run, count in zip(checkpoints, runs, steps, strict=True)
         ]
         states = [
             loop.initial_state(config, task) if state is None else state
             for state, config in zip(states, configs, strict=True)
         ]
+        states = share_arrays(states)
         resumed = [int(state.step) for state in states]
         for run, step in zip(runs, resumed, strict=True):
             run.keep_metrics(step)
@@ -236,72 +322,73 @@ def _train(
         pause = _Interval(60 * options.checkpoint_minutes)
         saves = [_Interval(_SAVE_SECONDS) for _ in runs]
 
-        # Only runs at one step can go on together.
-        for step in sorted(set(resumed)):
-            group = [index for index, at in enumerate(resumed) if at == step]
-            if step:
-                reporter.message(f"resuming at step {step:,}")
+        for step in sorted(set(resumed) - {0}):
+            reporter.message(f"resuming at step {step:,}")
 
-            def on_epoch(member: int, metrics: loop.EpochMetrics, state: Any, group: list[int] = group) -> None:
-                index = group[member]
-                line = {name: value for name, value in dataclasses.asdict(metrics).items() if _is_known(value)}
-                if options.diagnostics:
-                    train = dataset.train
-                    line |= clock.timed(
-                        "eval",
-                        functools.partial(layer_diagnostics, state.params, train.images, train.labels, task=task),
-                    )
-                hold()
-                runs[index].add_metrics(line)
-                if saves[index].is_over() or not options.keep_checkpoints:
-                    checkpoints[index].save(state)
-                    saves[index].restart()
-                    pause.restart()
-                writers[index](line)
-                reporter.epoch(metrics, common.epochs)
-
-            def on_pause(member: int, state: Any, group: list[int] = group) -> None:
-                hold()
-                checkpoints[group[member]].save(state)
-                pause.restart()
-
-            def on_divergence(member: int, divergence: Divergence, group: list[int] = group) -> None:
-                divergences[group[member]] = divergence
-                if options.debug_nans:
-                    raise FloatingPointError(f"{divergence}: {first_nonfinite(divergence, task=task)}")
-
-            try:
-                trained = loop.fit(
-                    [configs[index] for index in group],
-                    dataset,
-                    [states[index] for index in group],
-                    streaming=streaming,
-                    clock=clock,
-                    on_progress=reporter.progress,
-                    on_epoch=on_epoch,
-                    on_pause=on_pause,
-                    on_divergence=on_divergence,
-                    should_pause=pause.is_over,
-                    should_stop=should_stop,
+        def on_epoch(index: int, metrics: loop.EpochMetrics, state: Any) -> None:
+            line = {name: value for name, value in dataclasses.asdict(metrics).items() if _is_known(value)}
+            if options.diagnostics:
+                train = datasets[index].train
+                line |= clock.timed(
+                    "eval",
+                    functools.partial(layer_diagnostics, state.params, train.images, train.labels, task=task),
                 )
-            except loop.Interrupted as interrupted:
-                hold()
-                for index, state in zip(group, interrupted.states, strict=True):
-                    if index not in divergences:
-                        checkpoints[index].save(state)
-                raise KeyboardInterrupt from None
             hold()
-            for index, state in zip(group, trained, strict=True):
-                states[index] = state
+            runs[index].add_metrics(line)
+            if saves[index].is_over() or not options.keep_checkpoints:
+                checkpoints[index].save(state)
+                saves[index].restart()
+                pause.restart()
+            writers[index](line)
+            reporter.epoch(metrics, common.epochs)
+
+        def on_pause(index: int, state: Any) -> None:
+            hold()
+            checkpoints[index].save(state)
+            pause.restart()
+
+        def on_divergence(index: int, divergence: Divergence) -> None:
+            divergences[index] = divergence
+            if options.debug_nans:
+                raise FloatingPointError(f"{divergence}: {first_nonfinite(divergence, task=tasks[index])}")
+
+        def keep(states: Sequence[Any]) -> None:
+            hold()
+            for index, state in enumerate(states):
                 if index not in divergences:
                     checkpoints[index].save(state)
-                if common.early_stopping:
-                    reporter.message(_best_line(configs[index], state, len(dataset.train.labels)))
 
-        evaluations = [loop.evaluate(task, state.result_params, dataset.test, clock=clock) for state in states]
+        try:
+            states = loop.fit(
+                configs,
+                datasets,
+                states,
+                devices=devices,
+                streaming=streaming,
+                clock=clock,
+                on_progress=reporter.progress,
+                on_epoch=on_epoch,
+                on_pause=on_pause,
+                on_divergence=on_divergence,
+                should_pause=pause.is_over,
+                should_stop=should_stop,
+            )
+        except loop.Interrupted as interrupted:
+            keep(interrupted.states)
+            raise KeyboardInterrupt from None
+        keep(states)
+        if common.early_stopping:
+            for config, state, dataset in zip(configs, states, datasets, strict=True):
+                reporter.message(_best_line(config, state, len(dataset.train.labels)))
+
+        evaluations = [
+            loop.evaluate(task, state.result_params, dataset.test, devices=devices, clock=clock)
+            for state, dataset in zip(states, datasets, strict=True)
+        ]
         total = time.perf_counter() - started
         hold()
         for index, (run, state, evaluation) in enumerate(zip(runs, states, evaluations, strict=True)):
+            dataset = datasets[index]
             spent = {part: seconds / len(runs) for part, seconds in dataclasses.asdict(clock).items()}
             # The epochs before a resumption count, as if nothing had happened.
             spent["train"] += earlier[index]

@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 from convjax.config import FOLDER, RunConfig, UserError
 from convjax.files import DiskError
 from convjax.sweeps.claims import Claim, Claimed
+from convjax.sweeps.grid import program_of
 from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data, require_validation
 from convjax.sweeps.store import Run
 
@@ -36,9 +37,10 @@ class SweepOptions:
 
     Attributes:
       executor: `local`, or `ray` for a Ray cluster.
-      seed_mode: `serial` does one run after another; `vmap` trains the seeds of a cell as one vectorised program;
-        `processes` shares the runs among worker processes; `auto` is `vmap` on an accelerator and `serial` on CPU,
-        where vectorised seeds are slower.
+      seed_mode: `serial` does one run after another; `vmap` trains all seeds of all cells that one program fits (see
+        `convjax.sweeps.grid.program_of`) at once; `processes` shares the runs among worker processes; `auto` is
+        `vmap` on an accelerator and `serial` on CPU, where vectorised runs are slower.
+      lanes: how many runs `vmap` trains at once on each device.
       jobs: worker processes; 0 for two on a machine of two or more cores.
       ray_address: of the cluster; `auto` for the one this machine belongs to.
       ray_cpus, ray_gpus: what a run asks of the cluster.
@@ -47,6 +49,7 @@ class SweepOptions:
     executor: Literal["local", "ray"] = "local"
     seed_mode: Literal["auto", "serial", "vmap", "processes"] = "auto"
     jobs: int = 0
+    lanes: int = 32
     ray_address: str = "auto"
     ray_cpus: float = 1
     ray_gpus: float = 0
@@ -154,9 +157,8 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
     if mode == "processes":
         _run_in_processes(sweep, open_runs, how.jobs or min(2, os.cpu_count() or 1), reporter)
         return
-    groups = sweep.cells if mode == "vmap" else [(config,) for config in open_runs]
-    is_open = set(open_runs)
-    _run_groups(sweep, [[config for config in group if config in is_open] for group in groups], reporter)
+    groups = _programs(sweep, open_runs, how) if mode == "vmap" else [[config] for config in open_runs]
+    _run_groups(sweep, groups, reporter)
 
 
 def _mend(sweep: Sweep) -> None:
@@ -185,6 +187,17 @@ def _choose_mode() -> Literal["serial", "vmap"]:
     import jax
 
     return "serial" if jax.default_backend() == "cpu" else "vmap"
+
+
+def _programs(sweep: Sweep, open_runs: Sequence[RunConfig], how: SweepOptions) -> list[list[RunConfig]]:
+    """The runs by the program that trains them, no more at once than the devices have lanes."""
+    from convjax.training import parallel
+
+    groups: dict[RunConfig, list[RunConfig]] = {}
+    for config in open_runs:
+        groups.setdefault(program_of(config), []).append(config)
+    most = how.lanes * parallel.choose(sweep.options.devices, runs=len(open_runs)).count
+    return [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
 
 
 def _run_groups(sweep: Sweep, groups: Sequence[list[RunConfig]], reporter: SweepReporter) -> None:
@@ -220,7 +233,10 @@ def _run_group(sweep: Sweep, group: list[RunConfig], reporter: SweepReporter) ->
 
 
 def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, claims: Sequence[Claim]) -> None:
-    """Does runs whose claims we hold; an error is recorded in their directories.
+    """Does runs whose claims we hold; an error is recorded in the directory of the run that it comes from.
+
+    Of several runs trained at once any may be the one at fault, or there may be too many for the device's memory:
+    they are tried again by halves.
 
     Raises:
       Claimed: one of the claims was lost.
@@ -231,10 +247,14 @@ def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, clai
     except (Claimed, DiskError):
         raise
     except Exception as error:
-        text = traceback.format_exc()
-        for config in configs:
-            if sweep.status(config)[0] == "todo":
-                sweep.run(config).fail(error, text)
+        todo = [config for config in configs if sweep.status(config)[0] == "todo"]
+        if len(configs) == 1:
+            for config in todo:
+                sweep.run(config).fail(error, traceback.format_exc())
+            return
+        middle = -(-len(todo) // 2)
+        for half in filter(None, (todo[:middle], todo[middle:])):
+            attempt(sweep, half, reporter, claims)
 
 
 def claim_and_attempt(sweep: Sweep, config: RunConfig) -> None:

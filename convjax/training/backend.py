@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from convjax.config import UserError
+
 _PACKAGES = ("convjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -35,6 +37,20 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def require_precision(precision: str) -> None:
+    """Refuses a precision that this machine would only pretend to have, and makes float32 mean float32.
+
+    Raises:
+      UserError: `tf32` without an NVIDIA GPU.
+    """
+    backend = jax.default_backend()
+    if precision == "tf32" and backend != "gpu":
+        raise UserError(f"--precision=tf32 needs an NVIDIA GPU, and this is {backend}; use --precision=float32")
+    if backend != "cpu":
+        # For all that is computed beside the steps, which say it themselves: the default is TF32 or bfloat16.
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _cpu_kind() -> str:

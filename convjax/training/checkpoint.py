@@ -42,8 +42,13 @@ class Checkpoints:
         # Orbax reports each save at INFO and harmless choices at WARNING.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = (run_dir / FOLDER).absolute()
+        # Of several processes that train together the first alone has a store; Orbax must not wait for the others.
+        alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**(alone if jax.process_count() > 1 else {})),
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, enable_async_checkpointing=False)

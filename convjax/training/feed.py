@@ -58,12 +58,13 @@ class Resident:
 
     def __init__(self, split: Split, put: Put = jax.device_put):
         """`put` moves arrays to the device."""
+        self._put = put
         self._data = put((np.asarray(split.images), split.labels))
 
     def epoch(self, order: Int[Array, "... steps batch"], step: int) -> Iterator[Feed]:
         """What an epoch with this order needs from `step` on."""
         del step
-        yield Feed(*self._data, order, 0, order.shape[-2])
+        yield Feed(*self._put((*self._data, order)), 0, order.shape[-2])
 
 
 class Streamed:

@@ -2,9 +2,10 @@
 
 A `Task` is the static half of a run (a hashable value: network, optimizer kind, batch size), the `TrainState` and the
 arguments are the dynamic half. Seeds, learning rates and the data order are dynamic, so runs that differ only in them
-share one compiled program.
+share one compiled program; so may dropout rates be (`Task.shared`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -24,6 +25,7 @@ from convjax.config import RunConfig
 from convjax.data.augment import augment
 from convjax.nn import models
 from convjax.nn.geometry import Layer, plan
+from convjax.nn.shard import Shard
 
 EVAL_CHUNK = 125
 """Images that evaluation works on together, at most; where it was fastest on CPU."""
@@ -45,6 +47,7 @@ class Task:
       total_steps: optimizer steps of the whole run, which the learning-rate schedules need; 0 where the schedule
         is constant, so that runs of different length share a program.
       keep_best: whether the state holds the best parameters so far, for early stopping.
+      dynamic_dropout: dropout rates are an argument of the program, see `Task.shared`.
     """
 
     layers: tuple[Layer, ...]
@@ -60,6 +63,7 @@ class Task:
     total_steps: int
     batch_size: int
     keep_best: bool
+    dynamic_dropout: bool = False
 
     @classmethod
     def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> "Task":
@@ -84,6 +88,17 @@ class Task:
             batch_size=config.batch_size,
             keep_best=config.early_stopping > 0,
         )
+
+    @property
+    def shared(self) -> "Task":
+        """The task with its dropout rates left open: equal for runs that may be trained at once."""
+        layers = tuple(dataclasses.replace(layer, rate=0.0) for layer in self.layers)
+        return dataclasses.replace(self, layers=layers, dynamic_dropout=True)
+
+    @property
+    def keep_rates(self) -> dict[str, np.ndarray]:
+        """1 - rate of each dropout layer, float32, by its name."""
+        return {layer.name: np.float32(1 - layer.rate) for layer in self.layers if layer.kind == "Dropout"}
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -261,35 +276,72 @@ def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     return images.astype(jnp.float32) / 255
 
 
+def matmul_precision(precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Within it, products are traced as `RunConfig.precision` has them. A CPU multiplies what it is given."""
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision({"float32": "highest", "tf32": "tensorfloat32"}.get(precision, "default"))
+
+
 def loss_and_gradients(
-    state: TrainState, batch: Batch, keys: Keys, *, task: Task
+    state: TrainState,
+    batch: Batch,
+    keys: Keys,
+    keep: models.KeepRates | None = None,
+    *,
+    task: Task,
+    shard: Shard | None = None,
 ) -> tuple[jax.Array, Float[Array, "batch classes"], Any]:
-    """Mean cross-entropy of the batch's examples, their logits, and the loss's gradients by parameter."""
+    """Mean cross-entropy of the batch's examples, their logits, and the loss's gradients by parameter.
+
+    Args:
+      state: where training is.
+      batch: the examples; with `shard` this device's part of them (loss and gradients are the whole batch's).
+      keys: the run's random streams.
+      keep: `Task.keep_rates`, where `task.dynamic_dropout`.
+      task: what is trained.
+      shard: set inside `jax.shard_map`, on several devices.
+    """
+    total = (lambda tree: tree) if shard is None else shard.sum
     images = scale_images(batch.images)
     augmentation = parse(task.augment)
     if augmentation is not None:
-        images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
+        first = 0 if shard is None else shard.first
+        images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation, first)
     rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
+    count = total(jnp.sum(batch.weights))
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
-        logits = task.model.apply({"params": params}, images, train=True, rngs=rngs)
+        logits = task.model.apply({"params": params}, images, train=True, keep=keep, shard=shard, rngs=rngs)
         losses = cross_entropy(logits, batch.labels, task.label_smoothing)
-        return jnp.sum(losses * batch.weights) / jnp.sum(batch.weights), logits
+        return jnp.sum(losses * batch.weights) / count, logits
 
-    (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    with matmul_precision(task.precision):
+        (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    loss, gradients = total((loss, gradients))
     return loss, logits, gradients
 
 
-def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:
-    """One step of the optimizer on the mean cross-entropy of the batch's examples.
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    keys: Keys,
+    keep: models.KeepRates | None = None,
+    *,
+    task: Task,
+    shard: Shard | None = None,
+) -> tuple[TrainState, Sums]:
+    """One step of the optimizer on the mean cross-entropy of the batch's examples, see `loss_and_gradients`.
 
     Returns the new state and this batch's sums, measured before the update, as Keras reports them.
     """
-    loss, logits, gradients = loss_and_gradients(state, batch, keys, task=task)
+    loss, logits, gradients = loss_and_gradients(state, batch, keys, keep, task=task, shard=shard)
+    correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     count = jnp.sum(batch.weights)
+    if shard is not None:
+        correct, count = shard.sum((correct, count))
     optimizer = make_optimizer(task, learning_rate_at(task, state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -328,13 +380,16 @@ def train_epoch(
     start: Int[Array, ""],
     stop: Int[Array, ""],
     keys: Keys,
+    keep: models.KeepRates | None = None,
     *,
     task: Task,
+    shard: Shard | None = None,
 ) -> TrainState:
     """Steps `start` to `stop` of an epoch, all on the device; `state.sums` grows by each step's sums.
 
     The bounds are dynamic: a whole epoch and any part of one are the same program, and its result does not depend on
     how the epoch was cut. A step whose loss is not finite is the last one: `state.step` tells which it was.
+    With `shard` the columns of `order` are this device's. `keep` is `loss_and_gradients`'s.
     """
 
     def unfinished(carry: tuple[jax.Array, TrainState]) -> jax.Array:
@@ -344,7 +399,7 @@ def train_epoch(
     def body(carry: tuple[jax.Array, TrainState]) -> tuple[jax.Array, TrainState]:
         step, state = carry
         batch = take_batch(images, labels, lax.dynamic_index_in_dim(order, step, keepdims=False))
-        state, sums = train_step(state, batch, keys, task=task)
+        state, sums = train_step(state, batch, keys, keep, task=task, shard=shard)
         return step + 1, state.replace(sums=jax.tree.map(jnp.add, state.sums, sums))
 
     return lax.while_loop(unfinished, body, (jnp.asarray(start, jnp.int32), state))[1]
@@ -352,7 +407,8 @@ def train_epoch(
 
 def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], *, task: Task) -> jax.Array:
     """Logits `[batch, classes]` of a batch, without dropout."""
-    return task.model.apply({"params": params}, scale_images(images))
+    with matmul_precision(task.precision):
+        return task.model.apply({"params": params}, scale_images(images))
 
 
 @functools.partial(jax.jit, static_argnames="task")

@@ -1,6 +1,7 @@
 """The pure steps: shuffling, sums, the padded last batch, schedules, cutting an epoch anywhere."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.config import RunConfig
+from convjax.config import RunConfig, UserError
 from convjax.training import steps
 from convjax.training.steps import Batch, Task
 
@@ -174,3 +175,28 @@ def test_task_equality_is_what_makes_programs_shared():
         SMALL.replace(seed=3, learning_rate=0.5, epochs=9), (12, 12, 1), 10, 100
     )
     assert Task.of(SMALL, (12, 12, 1), 10, 100) != Task.of(SMALL.replace(kernel_size="2"), (12, 12, 1), 10, 100)
+
+
+def traced(task, state, batch, keys):
+    return str(jax.make_jaxpr(lambda *arguments: steps.loss_and_gradients(*arguments, task=task))(state, batch, keys))
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")])
+def test_products_have_the_precision_that_was_asked_for(precision, expected, monkeypatch):
+    """TF32 on a GPU, and bfloat16 on a TPU, only where the user asks."""
+    task, images, labels, keys, state = make(SMALL.replace(precision=precision))
+    batch = Batch(images[:16], labels[:16], jnp.ones(16))
+    assert "Precision." not in traced(task, state, batch, keys)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = traced(task, state, batch, keys)
+    assert set(re.findall(r"Precision\.(\w+)", text)) == {expected}
+    assert len(re.findall(r" (?:dot_general|conv_general_dilated)\[", text)) == text.count("precision=") >= 11
+    assert "precision=None" not in text
+
+
+def test_tf32_is_refused_where_there_is_none():
+    from convjax.training import backend
+
+    with pytest.raises(UserError, match="tf32"):
+        backend.require_precision("tf32")
+    backend.require_precision("float32")
