@@ -42,7 +42,7 @@ ACTIVATIONS = (
 )
 OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "tf32")
 CONVOLUTIONS = ("auto", "xla", "patches", "winograd")
 STREAMING = ("auto", "yes", "no")
 COLORS = ("auto", "grey", "rgb")
