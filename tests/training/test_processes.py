@@ -72,6 +72,7 @@ def same_numbers(one, other):
     assert result["test_accuracy"] == pytest.approx(result2["test_accuracy"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(tmp_path):
     alone, several = start(tmp_path / "alone", 1, "--epochs=2"), start(tmp_path / "two", 2, "--epochs=2")
     finish(alone)
