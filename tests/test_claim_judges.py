@@ -7,7 +7,7 @@ from convjax.analysis.evidence import Evidence, StudyRuns
 from convjax.analysis.verdict import CONTRADICTED, NOT_SHOWN, SUPPORTED, overall
 from convjax.config import RunConfig
 from convjax.sweeps.grid import make_grid, product
-from experiments import chapter_result, equivariance, local_patterns, position, translation
+from experiments import chapter_result, equivariance, local_patterns, position, sample_efficiency, translation
 
 SHAPES = {"mnist": ((28, 28, 1), 10), "corners/0": ((28, 28, 1), 2), "corners/7": ((28, 28, 1), 2)}
 NOISE = (0.0, 0.001, -0.0005, 0.0007, -0.001)
@@ -150,3 +150,19 @@ def test_position():
     assert (found, word) == ([SUPPORTED, SUPPORTED, CONTRADICTED, CONTRADICTED, SUPPORTED, SUPPORTED], CONTRADICTED)
     found, word = words(position.CLAIM, lambda config: 0.5)
     assert (found, word) == ([SUPPORTED] * 4 + [CONTRADICTED] * 2, SUPPORTED)
+
+
+@pytest.mark.parametrize(("ahead", "word"), [(0.06, SUPPORTED), (0.0, NOT_SHOWN), (-0.06, CONTRADICTED)])
+def test_sample_efficiency(ahead, word):
+    def accuracy(config):
+        rises = {50: 0.6, 100: 0.7, 250: 0.78, 500: 0.83, 1000: 0.88, 5000: 0.93, 59_000: 0.98}[config.train_size]
+        flips = -2 * NOISE[config.seed] if config.model == "dense" else 0.0
+        return rises + flips + (ahead if config.model == "convnet" else 0.0)
+
+    assert words(sample_efficiency.CLAIM, accuracy)[1] == word
+
+
+def test_every_run_of_the_learning_curves_has_the_same_updates():
+    for arm in sample_efficiency.STUDY.arms:
+        steps = -(-int(arm["train_size"]) // 64)
+        assert steps * int(arm["epochs"]) == pytest.approx(sample_efficiency.UPDATES, rel=0.02)

@@ -12,6 +12,7 @@ CLAIMS = {
     "translation": ["--quick", "--train_size=200", "--channels=4-6-6"],
     "equivariance": ["--quick", "--train_size=200", "--channels=2-3-3"],
     "position": ["--quick", "--train_size=200"],
+    "sample_efficiency": ["--quick", "--channels=2-3-3", "--seeds=1"],
     "hierarchy": ["--quick", "--train_size=200"],
     "typical_windows": ["--quick", "--train_size=200", "--channels=2-3-3"],
     "output_sizes": ["--quick"],
