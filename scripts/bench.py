@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bench_workers
 from absl import flags
@@ -23,6 +23,9 @@ from bench_workers import Worker
 
 from convjax import cli
 from convjax.config import RunConfig, UnavailableError, UserError
+
+if TYPE_CHECKING:
+    from convjax.data import Dataset
 
 PEERS = {
     "torch": ("torch", "torch-channels_last"),
@@ -186,22 +189,39 @@ def _notes(contenders: Sequence[Contender], peak: float, values: Any, tests: int
     return "\n".join(notes)
 
 
-def _training(values: Any, peers: Sequence[str]) -> dict[str, Any]:
-    """Measures the chapter's run, prints, and returns everything for --json."""
+def _save(loaded: "Dataset", folder: str) -> Path:
+    """The data set as the workers read it."""
     import numpy as np
+
+    path = Path(folder) / "data.npz"
+    np.savez(
+        path,
+        train_images=loaded.train.images,
+        train_labels=loaded.train.labels,
+        test_images=loaded.test.images,
+        test_labels=loaded.test.labels,
+    )
+    return path
+
+
+def _accelerator(values: Any, peers: Sequence[str]) -> dict[str, Any]:
+    """Measures on an accelerator, writes its page, and returns everything for --json."""
+    import bench_accelerator
 
     from convjax import data
 
     loaded = data.load(values.dataset, values.data_dir)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "data.npz"
-        np.savez(
-            path,
-            train_images=loaded.train.images,
-            train_labels=loaded.train.labels,
-            test_images=loaded.test.images,
-            test_labels=loaded.test.labels,
-        )
+        return bench_accelerator.measure(values, _save(loaded, folder), loaded, torch="torch" in peers)
+
+
+def _training(values: Any, peers: Sequence[str]) -> dict[str, Any]:
+    """Measures the chapter's run, prints, and returns everything for --json."""
+    from convjax import data
+
+    loaded = data.load(values.dataset, values.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _save(loaded, folder)
         names = dict.fromkeys(["convjax", *(name for peer in peers for name in PEERS[peer])])
         contenders = [Contender(bench_workers.start(name, [str(path), str(values.batch_size)])) for name in names]
         if contenders[0].worker.failure:
@@ -258,7 +278,9 @@ def main(argv: list[str]) -> None:
     for peer in peers:
         if peer not in PEERS:
             raise UserError(f"--peers: {peer!r} is not known; expected some of {', '.join(PEERS)}")
-    if values.streaming:
+    if values.platform:
+        results = _accelerator(values, peers)
+    elif values.streaming:
         results = _streaming(values)
     else:
         results = _grid(values, peers) if values.conv_grid else _training(values, peers)
@@ -283,6 +305,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 64, "images a step", 1)
     flags.DEFINE_bool("conv_grid", False, "single convolutions, forward and backward, against XLA's and PyTorch's")
     flags.DEFINE_string("grid_batches", "64,256,1024", "batch sizes of --conv_grid")
+    flags.DEFINE_enum("platform", "", ["", "gpu", "tpu", "cpu"], "measure on this, also seeds trained at once")
+    flags.DEFINE_list("seed_counts", ["1", "8", "64", "256"], "how many seeds --platform trains at once")
+    flags.DEFINE_string("page", "", "where --platform writes its table; experiments/results/PLATFORM.md by default")
     flags.DEFINE_bool("streaming", False, "streamed images against resident ones; no peers")
     flags.DEFINE_string("profile", "", "also write a JAX trace of --steps steps of ours into this folder")
     flags.DEFINE_string("dataset", "mnist", "see experiments.train")

@@ -1,6 +1,6 @@
 """scripts/bench.py on an accelerator: a step, an epoch, the whole job and seeds a second, beside PyTorch's modes.
 
-python scripts/bench.py --platform=gpu --rounds=5 --jobs=3
+python scripts/bench.py --platform=gpu --peers=torch --rounds=5 --jobs=3
 
 PyTorch runs eagerly, compiled and as CUDA graphs, with its own defaults (convolutions in TF32) and in float32 proper.
 Ours are float32 (exact products), TF32 and bfloat16. The table goes to `experiments/results/PLATFORM.md`.
@@ -18,7 +18,7 @@ from typing import Any
 
 import bench_workers
 
-from convjax.config import RunConfig, UnavailableError
+from convjax.config import RunConfig, UnavailableError, UserError
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 OURS = {"gpu": ("convjax", "convjax-tf32", "convjax-bfloat16"), "tpu": ("convjax", "convjax-bfloat16")}
@@ -52,17 +52,24 @@ class Seeds:
         return f"| {self.runs} | {self.compile:.1f} | {self.epoch:.3g} | {rate:.3g} | {1 / rate:.3g} |"
 
 
-def measure(values: Any, arrays: Path, loaded: Any) -> dict[str, Any]:
+def measure(values: Any, arrays: Path, loaded: Any, *, torch: bool) -> dict[str, Any]:
     """Measures all, writes the page, and returns everything for --json.
 
     Args:
       values: the flags of scripts/bench.py.
       arrays: the data for the workers, see `bench_peers.Data`.
       loaded: the data set.
+      torch: also measure PyTorch.
 
     Raises:
       UnavailableError: JAX does not see such a platform.
     """
+    try:
+        counts = [int(count) for count in values.seed_counts]
+        if min(counts) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--seed_counts={','.join(values.seed_counts)}: expected numbers such as 1,8,64") from None
     # Workers share the device with one another; by default each JAX process takes three quarters of its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     import jax
@@ -72,10 +79,10 @@ def measure(values: Any, arrays: Path, loaded: Any) -> dict[str, Any]:
             f"--platform={values.platform}: JAX sees {jax.default_backend()} here; "
             "for NVIDIA GPUs: pip install 'convjax[cuda]'"
         )
-    peers = TORCH.get(values.platform, ()) if values.with_torch else ()
+    peers = TORCH.get(values.platform, ()) if torch else ()
     names = [*OURS.get(values.platform, ("convjax",)), *peers]
     timings, failures = _contenders(values, names, arrays)
-    seeds = [_seeds(int(count), values, loaded) for count in values.seed_counts]
+    seeds = [_seeds(count, values, loaded) for count in counts]
     page = _page(values, timings, failures, seeds)
     target = Path(values.page) if values.page else RESULTS / f"{values.platform}.md"
     from convjax.files import write_text_atomic

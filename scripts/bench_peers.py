@@ -81,11 +81,15 @@ class Convjax:
 class Torch:
     """PyTorch: an nn.Sequential, torch.optim.RMSprop, tensors in memory, a loop over batches."""
 
-    def __init__(self, data: Data, channels_last: bool = False, compiled: bool = False):
+    def __init__(
+        self, data: Data, channels_last: bool = False, compiled: bool = False, exact: bool = False, graphs: bool = False
+    ):
         import torch
         from torch import nn
 
         torch.manual_seed(data.seed)
+        if exact:  # PyTorch's convolutions are in TF32 unless told otherwise
+            torch.backends.cudnn.allow_tf32 = False
         self.torch, self.rng, self.batch_size = torch, np.random.default_rng(data.seed), data.batch_size
         first, second, third = CHANNELS
         self.model = nn.Sequential(
@@ -107,7 +111,9 @@ class Torch:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = self.model.to(self.device)
         self.run: Callable[[Any], Any] = torch.compile(self.model) if compiled else self.model
-        self.optimizer = torch.optim.RMSprop(self.model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
+        self.optimizer = torch.optim.RMSprop(
+            self.model.parameters(), lr=1e-3, alpha=0.9, eps=1e-7, **({"capturable": True} if graphs else {})
+        )
         self.loss = nn.CrossEntropyLoss()
         self.data = data
         self.images, self.test_images = (
@@ -116,8 +122,27 @@ class Torch:
         )
         self.labels = torch.from_numpy(data.labels.astype(np.int64)).to(self.device)
         start = time.perf_counter()
+        self.graph: Any = None
         self._train(self.data.batches(self.rng)[:1])
+        if graphs:
+            self._capture()
         self.compile_seconds = time.perf_counter() - start
+
+    def _capture(self) -> None:
+        """Records a step as a CUDA graph, after the warm-up on a side stream that its manual asks for."""
+        cuda = self.torch.cuda
+        self.index = self.torch.arange(self.batch_size, device=self.device)
+        side = cuda.Stream()
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
+            for _ in range(3):
+                self._step(self.index)
+        cuda.current_stream().wait_stream(side)
+        graph = cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        with cuda.graph(graph):
+            self._step(self.index)
+        self.graph = graph
 
     def steps(self, count: int) -> None:
         self._train(self.data.batches(self.rng)[:count])
@@ -128,12 +153,19 @@ class Torch:
     def _train(self, batches: list[np.ndarray]) -> None:
         for rows in batches:
             index = self.torch.from_numpy(rows).to(self.device)
-            images = self.images[index].contiguous(memory_format=self.format)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss(self.run(images), self.labels[index]).backward()
-            self.optimizer.step()
+            if self.graph is not None and len(rows) == self.batch_size:
+                self.index.copy_(index)
+                self.graph.replay()
+            else:
+                self._step(index)
         if self.device == "cuda":
             self.torch.cuda.synchronize()
+
+    def _step(self, index: Any) -> None:
+        images = self.images[index].contiguous(memory_format=self.format)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.run(images), self.labels[index]).backward()
+        self.optimizer.step()
 
     def evaluate(self) -> float:
         right = 0
@@ -248,9 +280,13 @@ class FlaxNaive:
 
 CONTENDERS: dict[str, Callable[[Data], Any]] = {
     "convjax": Convjax,
+    "convjax-tf32": lambda data: Convjax(data, precision="tf32"),
+    "convjax-bfloat16": lambda data: Convjax(data, precision="bfloat16"),
     "torch": Torch,
     "torch-channels_last": lambda data: Torch(data, channels_last=True),
     "torch-compile": lambda data: Torch(data, compiled=True),
+    "torch-float32": lambda data: Torch(data, exact=True),
+    "torch-graphs": lambda data: Torch(data, graphs=True),
     "keras-tensorflow": lambda data: Keras(data, "tensorflow"),
     "keras-jax": lambda data: Keras(data, "jax"),
     "keras-torch": lambda data: Keras(data, "torch"),
