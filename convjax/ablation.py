@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from convjax import cli
-from convjax.config import FIELD_NAMES, MODEL_FIELDS, RunConfig, UserError
+from convjax.config import FIELD_NAMES, MODEL_FIELDS, RunConfig, UserError, fields_without_effect
 from convjax.sweeps.grid import Cell, Grid, Match, make_grid, product
 
 if TYPE_CHECKING:
@@ -132,6 +132,11 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
         # Each network has hidden units of its own, but for those that somebody asked for.
         axes["dense_units"] = [str(base.pop("dense_units"))]
     arms = [{**arm, **combination} for arm in (own_arms or [{}]) for combination in product(axes)]
+    # A value for every model is none for a model that has no such thing.
+    shared = axes.keys() & set(MODEL_FIELDS) if "model" in set_by_arms | axes.keys() else set()
+    for arm in arms:
+        for name in shared & set(fields_without_effect(arm["model"])) if "model" in arm else ():
+            del arm[name]
     return RunConfig(**base), arms
 
 

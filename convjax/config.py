@@ -453,6 +453,11 @@ def _default(name: str, model: str = "convnet") -> Any:
     return _OWN_DEFAULTS[model].get(name, _FIELDS[name].default)
 
 
+def fields_without_effect(model: str) -> tuple[str, ...]:
+    """Fields that a kind of network has nothing for; they must keep their defaults."""
+    return _WITHOUT_EFFECT.get(model, ((), ""))[0]
+
+
 def field_type(name: str) -> type:
     """`str`, `int`, `float` or `bool`: the type of a RunConfig field."""
     return _FIELDS[name].type  # type: ignore[return-value]
