@@ -9,6 +9,7 @@ their range, and ratios are medians of the rounds' own ratios. `--conv_grid` mea
 """
 
 import dataclasses
+import json
 import statistics
 import sys
 import tempfile
@@ -107,25 +108,52 @@ def _measure_jobs(values: Any, contenders: Sequence[Contender], data: Path) -> N
     by_name = {each.name: each for each in contenders}
     workers = [each.worker for each in contenders]
 
-    def job(name: str, *arguments: object) -> tuple[float, dict[str, float]]:
-        start = time.perf_counter()
-        answer = bench_workers.run(name, [str(data), str(values.batch_size), *map(str, arguments)])
-        return time.perf_counter() - start, answer
+    def job(name: str, *arguments: object) -> tuple[bench_workers.Job, dict[str, float]]:
+        script = [sys.executable, str(bench_workers.SCRIPT), name, str(data), str(values.batch_size)]
+        done = bench_workers.run([*script, *map(str, arguments)])
+        return done, json.loads(done.output.strip().splitlines()[-1])
 
     for number in range(values.jobs):
         for worker in bench_workers.turns(workers, number):
-            seconds, answer = job(worker.name, values.epochs, 0, number)
-            by_name[worker.name].job.append(seconds)
-            by_name[worker.name].job_memory.append(answer["peak_memory"])
-            by_name[worker.name].job_accuracy.append(answer["accuracy"])
+            each = by_name[worker.name]
+            if worker.name == "convjax":
+                done, accuracy = _our_job(values, number)
+            else:
+                done, answer = job(worker.name, values.epochs, 0, number)
+                accuracy = answer["accuracy"]
+            each.job.append(done.seconds)
+            each.job_memory.append(done.peak_memory)
+            each.job_accuracy.append(accuracy)
         print(f"job {number + 1} of {values.jobs} done", file=sys.stderr)
     for number in range(values.target_jobs):
         for worker in bench_workers.turns(workers, number):
-            seconds, answer = job(worker.name, TARGET_EPOCHS, values.target, number)
+            done, answer = job(worker.name, TARGET_EPOCHS, values.target, number)
             reached = answer["accuracy"] >= values.target
-            by_name[worker.name].target.append(seconds if reached else float("inf"))
+            by_name[worker.name].target.append(done.seconds if reached else float("inf"))
             by_name[worker.name].target_epochs.append(answer["epochs"])
         print(f"job to {values.target:.0%} {number + 1} of {values.target_jobs} done", file=sys.stderr)
+
+
+def _our_job(values: Any, seed: int) -> tuple[bench_workers.Job, float]:
+    """`experiments.train` with all it does (metrics, checkpoints, result), compiled anew; and its test accuracy."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "dataset": values.dataset,
+            "data_dir": values.data_dir,
+            "batch_size": values.batch_size,
+            "epochs": values.epochs,
+            "seed": seed,
+            "workdir": folder,
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.train",
+            *(f"--{name}={value}" for name, value in settings.items()),
+        ]
+        done = bench_workers.run(command, JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "compiled"))
+        [result] = Path(folder).glob("train/*/result.json")
+        return done, json.loads(result.read_text())["test_accuracy"]
 
 
 def _best(contenders: Sequence[Contender], peers: Sequence[str]) -> list[Contender]:
@@ -140,31 +168,33 @@ def _best(contenders: Sequence[Contender], peers: Sequence[str]) -> list[Contend
 
 
 QUANTITIES: tuple[tuple[str, Callable[[Contender], list[float]], float], ...] = (
-    ("ms a step", lambda c: c.step, 1e3),
-    ("s an epoch", lambda c: c.epoch, 1),
-    ("s to evaluate", lambda c: c.evaluate, 1),
-    ("s the whole job", lambda c: c.job, 1),
-    ("MiB, peak of the job", lambda c: c.job_memory, 2**-20),
-    ("s to the target", lambda c: c.target, 1),
+    ("compiling or first step, s", lambda c: [c.worker.first["compile_seconds"]], 1),
+    ("a step, ms", lambda c: c.step, 1e3),
+    ("an epoch, s", lambda c: c.epoch, 1),
+    ("evaluation, s", lambda c: c.evaluate, 1),
+    ("whole job, s", lambda c: c.job, 1),
+    ("whole job, peak MiB", lambda c: c.job_memory, 2**-20),
+    ("job to the target accuracy, s", lambda c: c.target, 1),
 )
 
 
 def _table(contenders: Sequence[Contender]) -> str:
-    """Markdown: of each quantity the median, its range and our ratio to it."""
+    """Markdown, a row for each quantity: median, range, and our time over theirs."""
     ours = contenders[0]
-    shown = [(title, read, unit) for title, read, unit in QUANTITIES if any(read(c) for c in contenders)]
-    lines = ["| | compile or first step, s | " + " | ".join(f"{t} | ours / theirs" for t, _, _ in shown) + " |"]
-    lines.append("|---" * (2 + 2 * len(shown)) + "|")
-    for each in contenders:
-        row = [each.name, f"{each.worker.first['compile_seconds']:.2f}"]
-        for _, read, unit in shown:
+    names = [each.name for each in contenders]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for title, read, unit in QUANTITIES:
+        if not any(read(each) for each in contenders):
+            continue
+        row = []
+        for each in contenders:
             values = [value * unit for value in read(each)]
             if not values:
-                row += ["", ""]
+                row.append("")
                 continue
-            row.append(f"{statistics.median(values):.4g} ({min(values):.4g} - {max(values):.4g})")
-            row.append("1" if each is ours else f"{bench_workers.ratio(read(ours), read(each)):.2f}")
-        lines.append("| " + " | ".join(row) + " |")
+            text = f"{statistics.median(values):.4g} ({min(values):.4g} - {max(values):.4g})"
+            row.append(text if each is ours else f"{text}; **{bench_workers.ratio(read(ours), read(each)):.2f}**")
+        lines.append(f"| {title} | {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -237,6 +267,7 @@ def _training(values: Any, peers: Sequence[str]) -> dict[str, Any]:
         _measure_jobs(values, _best(running, peers), path)
     peak = matmul_peak()
     print(_table(running))
+    print("median (range over the rounds); bold: our time over theirs, the median of the rounds' own ratios")
     for each in contenders:
         if each.worker.failure:
             print(f"{each.name} not measured: {each.worker.failure}")
@@ -289,7 +320,7 @@ def main(argv: list[str]) -> None:
     from convjax.training.backend import environment
 
     machine = environment()
-    print(f"on {machine['processor']}, {machine['cpus']} CPUs, JAX {machine['versions']['jax']}, medians (range)")
+    print(f"on {machine['processor']}, {machine['cpus']} CPUs, JAX {machine['versions']['jax']}")
     if values.json:
         write_json_atomic(values.json, {"machine": machine, **results})
 

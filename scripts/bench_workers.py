@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -72,14 +73,35 @@ def start(name: str, arguments: Sequence[str]) -> Worker:
     return Worker(name, process, answer)
 
 
-def run(name: str, arguments: Sequence[str]) -> dict[str, float]:
-    """The answer of a worker that does one job and ends."""
-    command = [sys.executable, str(SCRIPT), name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment())
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise UnavailableError(f"{name} failed: {lines[-1] if lines else done.returncode}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A process that ran to its end: wall seconds, bytes of its largest resident set, and what it printed."""
+
+    seconds: float
+    peak_memory: float
+    output: str
+
+
+def run(command: Sequence[str], **variables: str) -> Job:
+    """Runs a command with `variables` added to the environment.
+
+    Raises:
+      UnavailableError: it failed.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, text=True, env={**environment(), **variables}
+        )
+        _, status, usage = os.wait4(process.pid, 0)  # unlike Popen.wait, it tells the memory of this process alone
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        lines = text.strip().splitlines()
+        raise UnavailableError(f"{' '.join(command[:4])} failed: {lines[-1] if lines else process.returncode}")
+    return Job(seconds, usage.ru_maxrss * 1024, text)
 
 
 def environment() -> dict[str, str]:
