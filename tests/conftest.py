@@ -10,6 +10,8 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Optimisation takes most of the compiler's time, and tests compile far more than they compute.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 # Processes that tests start cannot reach the network by HTTP either; nobody listens on this port.
 os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
