@@ -173,11 +173,9 @@ def _make_flags(choose: random.Random) -> bytes:
 
 
 def _feed_flags(content: bytes, folder: Path) -> object:
-    from convjax.data.augment import parse
     from convjax.nn.geometry import plan
 
     config = RunConfig(**json.loads(content))
-    parse(config.augment)
     assert RunConfig.from_dict(config.to_dict()).digest == config.digest
     return plan(config, (28, 28, 1), 10)
 

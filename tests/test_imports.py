@@ -100,6 +100,8 @@ def test_help_answers_without_heavy_imports(path):
     program = f"""
 import runpy, sys
 sys.argv = [{str(path)!r}, "--help"]
+if {path.parent.name!r} == "scripts":
+    sys.path.insert(0, {str(path.parent)!r})  # as Python does for a script
 try:
     runpy.run_path({str(path)!r}, run_name="__main__")
 except SystemExit as end:
