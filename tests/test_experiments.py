@@ -53,7 +53,13 @@ def test_there_is_a_test_for_every_ablation():
     assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+# Some at every test run: each compiles as many networks as it has arms.
+_ALWAYS = ("grid", "kernel_size", "learning_rate", "optimizer", "pooling", "small_data")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in ABLATIONS]
+)
 def test_an_ablation_ends_with_a_table_and_a_report(name, tmp_path):
     done = run(name, tmp_path, *TINY, *ABLATIONS[name])
     study = importlib.import_module(f"experiments.{name}").STUDY
