@@ -64,7 +64,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where windows fit, and every seed of every arm."""
     from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.claim_plots_b import windows_figure
+    from convjax.analysis.layer_plots import windows_figure
 
     shown = [
         windows_figure("valid", "The nine 3x3 windows that fit a 5x5 input", (5, 5), theme=theme),

@@ -144,7 +144,7 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where each layer looks, what can be read off it, and the accuracy by number of blocks."""
     from convjax import data
     from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.claim_plots_b import fields_figure, probes_figure
+    from convjax.analysis.layer_plots import fields_figure, probes_figure
     from convjax.nn.geometry import plan
 
     config = evidence.cell(study="layers").config

@@ -92,7 +92,7 @@ def disagreements(count: int = GEOMETRIES) -> list[tuple[int, int, int, str]]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """The chapter's figures 5.5 to 5.7."""
-    from convjax.analysis.claim_plots_b import windows_figure
+    from convjax.analysis.layer_plots import windows_figure
 
     return [
         windows_figure("valid", "Valid locations of 3x3 patches in a 5x5 input", (5, 5), theme=theme),

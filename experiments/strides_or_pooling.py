@@ -43,7 +43,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where strided windows sit, and every seed."""
     from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.claim_plots_b import windows_figure
+    from convjax.analysis.layer_plots import windows_figure
 
     arms = {}
     for study, name in NAMES.items():
