@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -192,9 +193,12 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
 
     def fail(code: int, message: str) -> None:
         print(f"{program}: {message}", file=sys.stderr, flush=True)
+        leave(code)
+
+    def leave(code: int) -> None:
         sys.stdout.flush()
         if "coordinator" in flags.FLAGS and flags.FLAGS.is_parsed() and flags.FLAGS.coordinator:
-            os._exit(code)  # at an orderly exit JAX would wait for the other processes
+            os._exit(code)  # at an orderly exit JAX would wait for the other processes, and they for this one
         sys.exit(code)
 
     def guarded(argv: list[str]) -> int | None:
@@ -229,6 +233,9 @@ def run(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> 
         # The reader of our output has gone (`| head`); nothing is left to say to anybody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -44,7 +44,10 @@ class Checkpoints:
         self._folder = (run_dir / FOLDER).absolute()
         # Of several processes that train together the first alone has a store; Orbax must not wait for the others.
         alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
+            create=False,
             max_to_keep=keep,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
