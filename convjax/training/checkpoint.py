@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -71,7 +72,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave({"sha256": state_digest(state)})
+                    state=ocp.args.StandardSave(_of_this_process(state)),
+                    digest=ocp.args.JsonSave({"sha256": state_digest(state)}),
                 ),
             )
         except Exception as error:
@@ -121,10 +123,13 @@ class Checkpoints:
         """A checkpoint's state, or None and what is wrong with it."""
         try:
             restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore())
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(_of_this_process(abstract)), digest=ocp.args.JsonRestore()
+                ),
             )
             if restored["digest"]["sha256"] == state_digest(restored["state"]):
-                return restored["state"], ""
+                return jax.tree.map(jnp.asarray, restored["state"]), ""
             return None, "its content is not what was saved"
         except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
             return None, f"{type(error).__name__}: {error}".split("\n")[0][:200]
@@ -168,6 +173,19 @@ def _system_error(error: BaseException | None) -> int:
             return int(found[1])
         error = error.__cause__ or error.__context__
     return 0
+
+
+def _of_this_process(state: Any) -> Any:
+    """Arrays or their shapes as Orbax takes them: NumPy's where each of several processes holds the whole state.
+
+    An array of JAX's it would there refuse, as one that the other processes know nothing of.
+    """
+    if jax.process_count() == 1:
+        return state
+    return jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf),
+        state,
+    )
 
 
 def state_digest(state: Any) -> str:
