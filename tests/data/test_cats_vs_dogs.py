@@ -90,7 +90,7 @@ def test_all_of_it_is_split_by_content(archive, user_cache):
         *(120 + number for number in range(12) if number not in (1, 3)),
     ]
     # The archive was not unpacked, least of all to outside.
-    assert not list(user_cache.parent.rglob("*.jpg"))
+    assert not list(user_cache.rglob("*.jpg"))
 
 
 def test_an_archive_of_the_users_own_is_used_and_verified(archive, server, content, tmp_path):
