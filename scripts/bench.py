@@ -89,21 +89,6 @@ def matmul_peak() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def _measure_rounds(values: Any, contenders: Sequence[Contender]) -> None:
-    by_name = {each.name: each for each in contenders}
-    workers = [each.worker for each in contenders]
-    for worker in workers:
-        worker.ask(f"steps {min(50, values.steps)}")
-        worker.ask("evaluate")
-    for number in range(values.rounds):
-        for worker in bench_workers.turns(workers, number):
-            each = by_name[worker.name]
-            each.step.append(worker.ask(f"steps {values.steps}")["seconds"] / values.steps)
-            each.epoch.append(worker.ask("epoch")["seconds"])
-            each.evaluate.append(worker.ask("evaluate")["seconds"])
-        print(f"round {number + 1} of {values.rounds} done", file=sys.stderr)
-
-
 def _measure_jobs(values: Any, contenders: Sequence[Contender], data: Path) -> None:
     by_name = {each.name: each for each in contenders}
     workers = [each.worker for each in contenders]
@@ -261,7 +246,7 @@ def _training(values: Any, peers: Sequence[str]) -> dict[str, Any]:
             running[0].worker.ask("steps 50")
             running[0].worker.ask(f"profile {Path(values.profile).absolute()} {values.steps}")
             print(f"trace of {values.steps} steps in {values.profile}: open it with xprof or TensorBoard's profiler")
-        _measure_rounds(values, running)
+        bench_workers.measure_rounds(values.rounds, values.steps, [(each.worker, each) for each in running])
         for each in running:
             each.worker.close()
         _measure_jobs(values, _best(running, peers), path)

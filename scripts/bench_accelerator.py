@@ -103,16 +103,7 @@ def _contenders(values: Any, names: Sequence[str], arrays: Path) -> tuple[dict[s
     failures = {worker.name: worker.failure for worker in workers if worker.failure}
     running = [worker for worker in workers if not worker.failure]
     timings = {worker.name: Timing() for worker in running}
-    for worker in running:
-        worker.ask(f"steps {min(50, values.steps)}")
-        worker.ask("evaluate")
-    for number in range(values.rounds):
-        for worker in bench_workers.turns(running, number):
-            timing = timings[worker.name]
-            timing.step.append(worker.ask(f"steps {values.steps}")["seconds"] / values.steps)
-            timing.epoch.append(worker.ask("epoch")["seconds"])
-            timing.evaluate.append(worker.ask("evaluate")["seconds"])
-        print(f"round {number + 1} of {values.rounds} done", file=sys.stderr)
+    bench_workers.measure_rounds(values.rounds, values.steps, [(worker, timings[worker.name]) for worker in running])
     for worker in running:
         worker.close()
     for number in range(values.jobs):

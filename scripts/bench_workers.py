@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from convjax.config import UnavailableError
 
@@ -114,6 +114,26 @@ def turns(contenders: Sequence[Worker], number: int) -> list[Worker]:
     """The order of round `number`: it turns, so that nobody always follows the same neighbour."""
     start = number % len(contenders)
     return [*contenders[start:], *contenders[:start]]
+
+
+def measure_rounds(rounds: int, steps: int, timings: Sequence[tuple[Worker, Any]]) -> None:
+    """Alternating rounds of a window of `steps`, an epoch and an evaluation.
+
+    Args:
+      timings: each worker with an object whose lists `step`, `epoch` and `evaluate` grow by the seconds of each round.
+    """
+    by_name = {worker.name: timing for worker, timing in timings}
+    workers = [worker for worker, _ in timings]
+    for worker in workers:
+        worker.ask(f"steps {min(50, steps)}")
+        worker.ask("evaluate")
+    for number in range(rounds):
+        for worker in turns(workers, number):
+            timing = by_name[worker.name]
+            timing.step.append(worker.ask(f"steps {steps}")["seconds"] / steps)
+            timing.epoch.append(worker.ask("epoch")["seconds"])
+            timing.evaluate.append(worker.ask("evaluate")["seconds"])
+        print(f"round {number + 1} of {rounds} done", file=sys.stderr)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
