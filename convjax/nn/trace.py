@@ -20,9 +20,9 @@ from convjax.nn.models import class_logits, permute_pixels
 from convjax.nn.pool import avg_pool, max_pool
 
 
-def _convolution(layer: Layer, weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+def _convolution(layer: Layer, weights: Mapping[str, jax.Array], x: jax.Array, method: str = "") -> jax.Array:
     # Winograd would only save time, and takes longer to compile.
-    method = "patches" if jax.default_backend() == "cpu" else "xla"
+    method = method or ("patches" if jax.default_backend() == "cpu" else "xla")
     return conv2d(x, weights["kernel"], layer.strides, layer.padding, method=method) + weights["bias"]
 
 
@@ -34,7 +34,7 @@ def _dense(layer: Layer, weights: Mapping[str, jax.Array], x: jax.Array) -> jax.
     return x @ weights["kernel"] + weights["bias"]
 
 
-_KINDS: Final[Mapping[str, Callable[[Layer, Mapping[str, jax.Array], jax.Array], jax.Array]]] = {
+_KINDS: Final[Mapping[str, Callable[..., jax.Array]]] = {
     "Conv2D": _convolution,
     "LocallyConnected2D": _locally_connected,
     "MaxPooling2D": lambda layer, weights, x: max_pool(x, layer.window, layer.strides),
@@ -52,15 +52,20 @@ def traceable(layers: Sequence[Layer]) -> bool:
     return all(layer.kind in _KINDS for layer in layers)
 
 
-def apply_layer(layer: Layer, params: Mapping[str, Any], x: jax.Array, *, activate: bool = True) -> jax.Array:
+def apply_layer(
+    layer: Layer, params: Mapping[str, Any], x: jax.Array, *, activate: bool = True, conv: str = ""
+) -> jax.Array:
     """The layer's output for its input `x`; without its activation if not `activate`.
+
+    `conv` is `convjax.nn.conv`'s method, by default one that is quick inside loops too.
 
     Raises:
       UserError: a layer of an unknown kind.
     """
     if layer.kind not in _KINDS:
         raise UserError(f"{layer.name} ({layer.kind}) cannot be looked into; known kinds: {', '.join(_KINDS)}")
-    y = _KINDS[layer.kind](layer, params.get(layer.name, {}), x)
+    options = {"method": conv} if layer.kind == "Conv2D" else {}
+    y = _KINDS[layer.kind](layer, params.get(layer.name, {}), x, **options)
     if layer.is_output:
         return class_logits(layer, y)
     if not activate:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def jit_briefly(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit` of what runs seldom, and on a CPU takes longer to optimise than to run: there it is not optimised.
+
+    For random numbers and sorting, which gives the same bits. The initial weights of the chapter's network take 0.6 s
+    to compile, 3 s optimised. Called within another traced function it is that function's part.
+    """
+    optimised = jax.jit(function, **options)
+    brief = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **options)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        within = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, keywords)))
+        return (brief if jax.default_backend() == "cpu" and not within else optimised)(*arguments, **keywords)
+
+    return call
 
 
 def require_precision(precision: str) -> None:
