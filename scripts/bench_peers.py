@@ -8,6 +8,7 @@ stdin and answers with a line of JSON; as a job (`... EPOCHS TARGET SEED`) it tr
 in place of the data it measures single convolutions.
 """
 
+import functools
 import json
 import os
 import resource
@@ -314,7 +315,11 @@ class Cell(NamedTuple):
 
 
 class GridConvjax:
-    """Our convolution, its gradients to image and kernel, in a loop on the device."""
+    """Our convolution and its gradients to image and kernel, in a loop on the device.
+
+    As in the training step: images lie with the batch last, as the block before leaves them, and a large batch goes
+    through in parts.
+    """
 
     compile_seconds = 0.0
 
@@ -325,30 +330,30 @@ class GridConvjax:
 
     def prepare(self, cell: Cell) -> None:
         import jax
+        import jax.numpy as jnp
         from jax import lax
 
-        convolve = self.convolution(cell)
+        from convjax.nn.conv import Block, chunk_size, conv_stack_batch_last
+
         images, kernel = cell.arrays()
+        parts = images.reshape(2, -1, chunk_size(cell.batch), *images.shape[2:]).transpose(0, 1, 5, 3, 4, 2)
+        block = Block((cell.stride, cell.stride), cell.padding)
+        bias = np.zeros(cell.filters, np.float32)
 
         def step(number: Any, carry: Any) -> Any:
             images, kernel, _ = carry
-            y, pull_back = jax.vjp(convolve, lax.dynamic_index_in_dim(images, number % 2, keepdims=False), kernel)
-            image_gradient, kernel_gradient = pull_back(y)
+
+            def part(total: Any, index: Any) -> Any:
+                x = images[number % 2, index]
+                y, pull_back = jax.vjp(lambda x, k: conv_stack_batch_last(x, (block,), ((k, bias),)), x, kernel)
+                image_gradient, kernel_gradient = pull_back(y)
+                return total + kernel_gradient, image_gradient
+
+            kernel_gradient, image_gradient = lax.scan(part, jnp.zeros_like(kernel), np.arange(parts.shape[1]))
             return images, kernel - 1e-9 * kernel_gradient, image_gradient
 
-        self.state = jax.device_put((images, kernel, np.zeros_like(images[0])))
-        self.program = self.compiled(step)
-
-    def convolution(self, cell: Cell) -> Callable[..., Any]:
-        from convjax.nn.conv import conv2d
-
-        return lambda x, kernel: conv2d(x, kernel, (cell.stride, cell.stride), cell.padding)
-
-    def compiled(self, step: Callable[..., Any]) -> Callable[[int, Any], Any]:
-        import jax
-        from jax import lax
-
-        return jax.jit(lambda count, state: lax.fori_loop(0, count, step, state), donate_argnums=1)
+        self.state = jax.device_put((np.ascontiguousarray(parts), kernel, np.zeros(parts.shape[1:], np.float32)))
+        self.program = jax.jit(lambda count, state: lax.fori_loop(0, count, step, state), donate_argnums=1)
 
     def iterate(self, count: int) -> None:
         import jax
@@ -356,28 +361,38 @@ class GridConvjax:
         self.state = jax.block_until_ready(self.program(count, self.state))
 
 
-class GridXla(GridConvjax):
+class GridXla:
     """XLA's own convolution as users call it, a jitted step at a time: inside loops it is five times as slow."""
 
-    def convolution(self, cell: Cell) -> Callable[..., Any]:
+    compile_seconds = 0.0
+
+    def prepare(self, cell: Cell) -> None:
+        import jax
         from jax import lax
 
+        images, kernel = cell.arrays()
         strides, numbers = (cell.stride, cell.stride), ("NHWC", "HWIO", "NHWC")
-        return lambda x, kernel: lax.conv_general_dilated(
-            x, kernel, strides, cell.padding.upper(), dimension_numbers=numbers
+        convolve = functools.partial(
+            lax.conv_general_dilated,
+            window_strides=strides,
+            padding=cell.padding.upper(),
+            dimension_numbers=numbers,
         )
 
-    def compiled(self, step: Callable[..., Any]) -> Callable[[int, Any], Any]:
+        @functools.partial(jax.jit, donate_argnums=1)
+        def step(x: Any, kernel: Any) -> Any:
+            y, pull_back = jax.vjp(convolve, x, kernel)
+            image_gradient, kernel_gradient = pull_back(y)
+            return kernel - 1e-9 * kernel_gradient, image_gradient
+
+        self.images, self.kernel, self.step = jax.device_put(list(images)), jax.device_put(kernel), step
+
+    def iterate(self, count: int) -> None:
         import jax
 
-        one = jax.jit(step, donate_argnums=1)
-
-        def run(count: int, state: Any) -> Any:
-            for number in range(count):
-                state = one(number, state)
-            return state
-
-        return run
+        for number in range(count):
+            self.kernel, image_gradient = self.step(self.images[number % 2], self.kernel)
+        jax.block_until_ready((self.kernel, image_gradient))
 
 
 class GridTorch:

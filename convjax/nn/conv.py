@@ -69,24 +69,44 @@ def conv_stack(
     """
     if method == "auto" and jax.default_backend() != "cpu":
         method = "xla"
-    chunk = _chunk(x.shape[0]) if method != "xla" and between is None else x.shape[0]
+    chunk = chunk_size(x.shape[0]) if method != "xla" and between is None else x.shape[0]
     if chunk < x.shape[0]:
         chunks = x.reshape(-1, chunk, *x.shape[1:])
         y = lax.map(lambda images: conv_stack(images, blocks, parameters, method=method), chunks)
         return y.reshape(-1, *y.shape[2:])
 
+    if method == "xla":
+        return _in_turn(x, blocks, parameters, method, between)
+    swapped = between and (lambda index, y: _swap_batch_and_channels(between(index, _swap_batch_and_channels(y))))
+    return _swap_batch_and_channels(_in_turn(_swap_batch_and_channels(x), blocks, parameters, method, swapped))
+
+
+def conv_stack_batch_last(
+    x: Float[Array, "in_channels height width batch"],
+    blocks: Sequence[Block],
+    parameters: Sequence[tuple[jax.Array, jax.Array]],
+    *,
+    method: str = "auto",
+) -> Float[Array, "out_channels out_height out_width batch"]:
+    """`conv_stack` in the layout that it works in on a CPU, without its chunks; `method` is not `xla`."""
+    return _in_turn(x, blocks, parameters, method, None)
+
+
+def _in_turn(
+    x: jax.Array,
+    blocks: Sequence[Block],
+    parameters: Sequence[tuple[jax.Array, jax.Array]],
+    method: str,
+    between: Callable[[int, jax.Array], jax.Array] | None,
+) -> jax.Array:
+    """The blocks, on and in the layout of `method`."""
     windows = [kernel.shape[:2] for kernel, _ in parameters]
     extents = _extents(x.shape[1:3], blocks, windows, crop=between is None)
-    if method != "xla":
-        x = _swap_batch_and_channels(x)
     for index, (block, (kernel, bias), extent) in enumerate(zip(blocks, parameters, extents, strict=True)):
         x = _block(x, kernel, bias, block, extent, method)
         if between is not None and index < len(blocks) - 1:
-            if method == "xla":
-                x = between(index, x)
-            else:
-                x = _swap_batch_and_channels(between(index, _swap_batch_and_channels(x)))
-    return x if method == "xla" else _swap_batch_and_channels(x)
+            x = between(index, x)
+    return x
 
 
 def conv2d(
@@ -124,11 +144,8 @@ def _swap_batch_and_channels(x: jax.Array) -> jax.Array:
     return jnp.transpose(x, (3, 1, 2, 0))
 
 
-def _chunk(batch: int) -> int:
-    """Images to work on together: the intermediate arrays of 64 stay in the caches, those of more do not.
-
-    A training step of the chapter's network takes 0.8 times as long in chunks at batch 256, 0.6 times at 1,024.
-    """
+def chunk_size(batch: int) -> int:
+    """Images to work on together on a CPU: the intermediate arrays of 64 stay in the caches, those of more do not."""
     fitting = [size for size in range(32, 65) if batch % size == 0]
     return max(fitting) if batch > 128 and fitting else batch
 

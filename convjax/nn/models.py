@@ -105,17 +105,10 @@ class DenseNet(nn.Module):
           keep: 1 - rate of each dropout layer, by its name; None for the rates of `layers`.
           shard: set where `images` are only this device's part of a batch.
         """
-        return self.classify(images.astype(self.dtype), self.layers, train, keep, shard)
-
-    @nn.nowrap
-    def classify(
-        self, x: jax.Array, layers: tuple[Layer, ...], train: bool, keep: KeepRates | None, shard: Shard | None
-    ) -> jax.Array:
-        """The layers from Flatten on, and a permutation of pixels before them."""
-        for layer in layers:
-            if layer.kind == "PermutePixels":
-                x = permute_pixels(x)
-            elif layer.kind == "Flatten":
+        features, classifier = _split(self.layers)
+        x = self.extract(images.astype(self.dtype), features, train, keep, shard)
+        for layer in classifier:
+            if layer.kind == "Flatten":
                 x = x.reshape(x.shape[0], -1)
             elif layer.kind == "GlobalAveragePooling2D":
                 x = x.mean((1, 2))
@@ -128,6 +121,13 @@ class DenseNet(nn.Module):
                 x = class_logits(layer, x) if layer.is_output else ACTIVATIONS[layer.activation](x)
         return x.astype(jnp.float32)
 
+    @nn.nowrap
+    def extract(
+        self, x: jax.Array, layers: tuple[Layer, ...], train: bool, keep: KeepRates | None, shard: Shard | None
+    ) -> Float[Array, "batch height width channels"]:
+        """The feature maps of the layers with positions: of a dense net a permutation of the pixels at most."""
+        return permute_pixels(x) if layers else x
+
 
 class ConvNet(DenseNet):
     """Convolution and pooling blocks, then a dense classifier, as in the chapter.
@@ -138,21 +138,15 @@ class ConvNet(DenseNet):
 
     method: str = "auto"
 
-    @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, "batch height width channels"],
-        *,
-        train: bool = False,
-        keep: KeepRates | None = None,
-        shard: Shard | None = None,
-    ) -> Float[Array, "batch classes"]:
-        """See DenseNet."""
-        features, classifier = _split(self.layers)
+    @nn.nowrap
+    def extract(
+        self, x: jax.Array, layers: tuple[Layer, ...], train: bool, keep: KeepRates | None, shard: Shard | None
+    ) -> Float[Array, "batch height width channels"]:
+        """All blocks at once."""
         blocks, parameters, dropouts = [], [], {}
-        for index, layer in enumerate(features):
+        for index, layer in enumerate(layers):
             if layer.kind == "Conv2D":
-                following = features[index + 1] if index + 1 < len(features) else layer
+                following = layers[index + 1] if index + 1 < len(layers) else layer
                 pool = _POOLS.get(following.kind, "none")
                 pooling = {"pool": pool, "pool_size": following.window, "pool_strides": following.strides}
                 blocks.append(
@@ -167,35 +161,20 @@ class ConvNet(DenseNet):
         def between(index: int, x: jax.Array) -> jax.Array:
             return dropouts[index](x, keep, shard) if index in dropouts else x
 
-        x = images.astype(self.dtype)
-        if features[0].kind == "PermutePixels":
+        if layers[0].kind == "PermutePixels":
             x = permute_pixels(x)
-        x = conv_stack(
-            x,
-            blocks,
-            parameters,
-            method=self.method,
-            between=between if dropouts and train else None,
-        )
-        return self.classify(x, classifier, train, keep, shard)
+        return conv_stack(x, blocks, parameters, method=self.method, between=between if dropouts and train else None)
 
 
 class LocalNet(DenseNet):
     """As ConvNet, with locally connected layers in place of convolutions."""
 
-    @nn.compact
-    def __call__(
-        self,
-        images: Float[Array, "batch height width channels"],
-        *,
-        train: bool = False,
-        keep: KeepRates | None = None,
-        shard: Shard | None = None,
-    ) -> Float[Array, "batch classes"]:
-        """See DenseNet."""
-        features, classifier = _split(self.layers)
-        x = images.astype(self.dtype)
-        for layer in features:
+    @nn.nowrap
+    def extract(
+        self, x: jax.Array, layers: tuple[Layer, ...], train: bool, keep: KeepRates | None, shard: Shard | None
+    ) -> Float[Array, "batch height width channels"]:
+        """One layer after the other."""
+        for layer in layers:
             if layer.kind == "LocallyConnected2D":
                 shape = (*layer.output_shape[:2], *layer.window, layer.input_shape[-1], layer.output_shape[-1])
                 kernel, bias = (array.astype(self.dtype) for array in LocalWeights(shape, name=layer.name)())
@@ -207,7 +186,7 @@ class LocalNet(DenseNet):
                 x = permute_pixels(x)
             elif train:
                 x = Dropout(layer.rate, name=layer.name)(x, keep, shard)
-        return self.classify(x, classifier, train, keep, shard)
+        return x
 
 
 def class_logits(layer: Layer, x: Float[Array, "batch units"]) -> Float[Array, "batch classes"]:

@@ -24,6 +24,7 @@ from convjax.augmentation import parse
 from convjax.config import RunConfig
 from convjax.data.augment import augment
 from convjax.nn import models
+from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
 from convjax.nn.shard import Shard
 from convjax.training.backend import jit_briefly
@@ -312,15 +313,40 @@ def loss_and_gradients(
     rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
     count = total(jnp.sum(batch.weights))
 
-    def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = task.model.apply({"params": params}, images, train=True, keep=keep, shard=shard, rngs=rngs)
-        losses = cross_entropy(logits, batch.labels, task.label_smoothing)
-        return jnp.sum(losses * batch.weights) / count, logits
+        losses = cross_entropy(logits, labels, task.label_smoothing)
+        return jnp.sum(losses * weights) / count, logits
 
+    part_of = jax.value_and_grad(loss_of, has_aux=True)
+    parts = 1 if shard is not None else _parts(task, len(batch.labels))
     with matmul_precision(task.precision):
-        (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        if parts == 1:
+            (loss, logits), gradients = part_of(state.params, images, batch.labels, batch.weights)
+        else:
+
+            def add(sums: tuple[jax.Array, Any], part: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
+                (loss, logits), gradients = part_of(state.params, *part)
+                return jax.tree.map(jnp.add, sums, (loss, gradients)), logits
+
+            cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (images, batch.labels, batch.weights))
+            zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
+            (loss, gradients), logits = lax.scan(add, zeros, cut)
+            logits = logits.reshape(-1, logits.shape[-1])
     loss, gradients = total((loss, gradients))
     return loss, logits, gradients
+
+
+def _parts(task: Task, batch_size: int) -> int:
+    """Parts of a batch that gradients are summed over one after the other: on CPU, to stay in its caches.
+
+    Dropout draws for a whole batch, so a network with it has the whole batch at once.
+    """
+    convolves = any(layer.kind == "Conv2D" for layer in task.layers) and task.conv != "xla"
+    drops = any(layer.kind == "Dropout" for layer in task.layers)
+    if jax.default_backend() != "cpu" or not convolves or drops:
+        return 1
+    return batch_size // chunk_size(batch_size)
 
 
 def train_step(

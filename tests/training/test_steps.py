@@ -95,6 +95,22 @@ def test_the_last_short_batch_counts_its_own_examples_only():
     assert float(one_sums.examples) == 4
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-3])
+def test_a_large_batch_in_parts_has_the_gradients_of_the_whole(weight_decay, monkeypatch):
+    config = dataclasses.replace(
+        SMALL, batch_size=192, conv="patches", label_smoothing=0.1, optimizer="adamw", weight_decay=weight_decay
+    )
+    task, images, labels, keys, state = make(config, examples=190)
+    index = jnp.concatenate([jnp.arange(190), jnp.full(2, -1)])
+    batch = steps.take_batch(images, labels, index)
+    found = jax.jit(lambda: steps.loss_and_gradients(state, batch, keys, task=task))()
+    assert "scan" in str(jax.make_jaxpr(lambda: steps.loss_and_gradients(state, batch, keys, task=task))())
+    monkeypatch.setattr(steps, "_parts", lambda task, batch_size: 1)
+    whole = jax.jit(lambda: steps.loss_and_gradients(state, batch, keys, task=dataclasses.replace(task, conv="xla")))()
+    for part, expected in zip(leaves(found), leaves(whole), strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_rmsprop_is_the_chapters_formula():
     """v = 0.9 v + 0.1 g^2; w -= lr g / sqrt(v + 1e-7), by hand over three steps."""
     task, *_ = make()
