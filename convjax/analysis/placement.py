@@ -12,6 +12,7 @@ Box = tuple[float, float, float, float]
 _DISTANCES = (7.0, 14.0, 24.0, 36.0, 50.0, 66.0)
 _DIRECTIONS = tuple((math.cos(angle), math.sin(angle)) for angle in np.arange(16) * math.pi / 8)
 _PASSES = 4
+_OUTSIDE = 1e9
 
 
 def place_labels(
@@ -41,7 +42,8 @@ def place_labels(
         covered = _overlap(boxes, fixed).sum(axis=1)
         # Nearer is better, and straight right or left reads best; but only among places that cover as little.
         preference = np.arange(len(boxes)) * 0.02
-        costs.append(100 * outside + 4 * covered + preference)
+        # However little of a label is outside, no gain elsewhere makes up for it.
+        costs.append(np.where(outside > 1e-6, _OUTSIDE, 0.0) + 100 * outside + 4 * covered + preference)
     chosen: list[int | None] = [None] * len(anchors)
     for _ in range(_PASSES):
         for index, boxes in enumerate(candidates):

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from scipy import stats
@@ -412,6 +412,7 @@ class TestPlacement:
             st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 120), st.floats(5, 30)), min_size=1, max_size=8
         )
     )
+    @example([(0.0, 0.0, 62.0, 23.0), (0.0, 0.0, 118.0, 26.0), (0.0, 0.0, 64.0, 5.0)])
     def test_labels_stay_inside(self, given):
         anchors, sizes = [(x, y) for x, y, _, _ in given], [(w, h) for _, _, w, h in given]
         centres = place_labels(anchors, sizes, (0, 0, 400, 300))

@@ -72,7 +72,7 @@ def test_the_books_subset_is_taken_in_the_order_of_the_numbers(archive, server, 
     assert decoded.details["left_out"] == 3
     reasons = {each["name"]: each["reason"] for each in decoded.details["left_out_files"]}
     assert reasons["Cat/2.jpg"] == reasons["Dog/3.jpg"] == "has no JFIF header"
-    assert reasons["Dog/1.jpg"].startswith("is damaged")
+    assert reasons["Dog/1.jpg"].startswith(("is damaged", "is no JPEG"))  # what Pillow 12 finds, and Pillow 10
     assert decoded.source == archive.url
     # Everything after that is from the copy; the other size, from the archive that was kept.
     assert prepare("cats_vs_dogs_small", archive, lines=lines).fingerprint == decoded.fingerprint

@@ -1,6 +1,7 @@
 """fit, checkpoints and resumption: bit for bit, however a run is interrupted."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -211,7 +212,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(how, tmp_path, u
 def test_only_the_newest_checkpoints_are_kept(tmp_path, undisturbed):
     saved = Checkpoints(tmp_path, keep=2)
     for step in range(4):
-        saved.save(undisturbed[0].replace(step=np.int32(step)))
+        saved.save(undisturbed[0].replace(step=jnp.int32(step)))
     assert saved.steps() == [2, 3]
 
 
@@ -219,7 +220,7 @@ def test_any_kept_checkpoint_can_be_loaded(tmp_path, undisturbed, dataset):
     run = Run(tmp_path)
     run.start(CONFIG, {"data": {"image_shape": [28, 28, 1], "num_classes": 10, "train_examples": 200}})
     saved = Checkpoints(tmp_path, keep=None)
-    older = undisturbed[0].replace(step=np.int32(4), params=jax.tree.map(lambda x: x * 2, undisturbed[0].params))
+    older = undisturbed[0].replace(step=jnp.int32(4), params=jax.tree.map(lambda x: x * 2, undisturbed[0].params))
     for state in (older, undisturbed[0]):
         saved.save(state)
     saved.close()
