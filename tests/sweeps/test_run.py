@@ -17,6 +17,7 @@ from convjax.config import FIELD_NAMES, UserError
 from convjax.sweeps.run import Silent, execute, result_line
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from convjax.sweeps.store import Run, read_correct, read_runs
+from convjax.training.checkpoint import kept_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,29 +119,38 @@ def start(workdir, *more):
     )
 
 
-def wait_for_epoch(workdir, epoch, process):
+def wait_for(process, happened):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        for path in Path(workdir).glob("train/*/metrics.jsonl"):
-            if path.read_bytes().count(b"\n") >= epoch:
-                return
+        if happened():
+            return
         time.sleep(0.01)
     process.kill()
     raise AssertionError(process.communicate())
 
 
+def has_epochs(workdir, count):
+    return lambda: any(path.read_bytes().count(b"\n") >= count for path in Path(workdir).glob("train/*/metrics.jsonl"))
+
+
+def has_checkpoint(workdir):
+    return lambda: any(kept_steps(path) for path in Path(workdir).glob("train/*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_costs_nothing_that_the_same_command_does_not_bring_back(number, tmp_path):
-    undisturbed = start(tmp_path / "a")
-    disturbed = start(tmp_path / "b")
-    wait_for_epoch(tmp_path / "b", 3, disturbed)
+    # Epochs this short are not kept each: what is killed goes on from the first that is.
+    more = ["--epochs=90"] if number == signal.SIGKILL else []
+    undisturbed = start(tmp_path / "a", *more)
+    disturbed = start(tmp_path / "b", *more)
+    wait_for(disturbed, has_checkpoint(tmp_path / "b") if number == signal.SIGKILL else has_epochs(tmp_path / "b", 3))
     disturbed.send_signal(number)
     _, errors = disturbed.communicate(timeout=120)
     assert disturbed.returncode == (-9 if number == signal.SIGKILL else 130), errors
     if number != signal.SIGKILL:
         assert errors.startswith("train: interrupted")
     assert not list((tmp_path / "b").glob("train/*/result.json"))
-    again = start(tmp_path / "b")
+    again = start(tmp_path / "b", *more)
     out, errors = again.communicate(timeout=240)
     assert again.returncode == 0, errors
     assert out.splitlines()[-1].startswith("test accuracy: ")
