@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from convjax.analysis.claims_page import ClaimFigure
 from convjax.analysis.data_factor import DataFactor
@@ -101,6 +102,7 @@ def values_plot(
         axes.set_xlim(max(low, -2.0), min(high, 102.0))
     axes.set_yticks(centres, labels)
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel(metric.heading)
     put_legend(figure, theme, reference)
     put_heading(figure, title)
@@ -305,7 +307,9 @@ def sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor, 
     )
     # Left of the arrow's tip, above the first arm's curve, nothing else is drawn.
     label = f"{factor.bound} {factor.factor:.1f} times".strip()
-    axes.text(0.93 * factor.examples, level, label, ha="right", va="center", color=theme.ink)
+    axes.annotate(
+        label, (factor.examples, level), (-6, 8), textcoords="offset points", ha="right", va="bottom", color=theme.ink
+    )
     low = min(min(value for values in by_size.values() for value in values.values()) for by_size in curves.values())
     axes.set_ylim(max(0.0, 100 * low - 5.0), 101.0)
     set_log_ticks(axes.xaxis, sizes[0], sizes[-1], tick_number)
