@@ -92,19 +92,14 @@ def matmul_peak() -> float:
 def _measure_jobs(values: Any, contenders: Sequence[Contender], data: Path) -> None:
     by_name = {each.name: each for each in contenders}
     workers = [each.worker for each in contenders]
-
-    def job(name: str, *arguments: object) -> tuple[bench_workers.Job, dict[str, float]]:
-        script = [sys.executable, str(bench_workers.SCRIPT), name, str(data), str(values.batch_size)]
-        done = bench_workers.run([*script, *map(str, arguments)])
-        return done, json.loads(done.output.strip().splitlines()[-1])
-
+    arguments = [data, values.batch_size]
     for number in range(values.jobs):
         for worker in bench_workers.turns(workers, number):
             each = by_name[worker.name]
             if worker.name == "convjax":
                 done, accuracy = _our_job(values, number)
             else:
-                done, answer = job(worker.name, values.epochs, 0, number)
+                done, answer = bench_workers.job(worker.name, [*arguments, values.epochs, 0, number])
                 accuracy = answer["accuracy"]
             each.job.append(done.seconds)
             each.job_memory.append(done.peak_memory)
@@ -112,7 +107,7 @@ def _measure_jobs(values: Any, contenders: Sequence[Contender], data: Path) -> N
         print(f"job {number + 1} of {values.jobs} done", file=sys.stderr)
     for number in range(values.target_jobs):
         for worker in bench_workers.turns(workers, number):
-            done, answer = job(worker.name, TARGET_EPOCHS, values.target, number)
+            done, answer = bench_workers.job(worker.name, [*arguments, TARGET_EPOCHS, values.target, number])
             reached = answer["accuracy"] >= values.target
             by_name[worker.name].target.append(done.seconds if reached else float("inf"))
             by_name[worker.name].target_epochs.append(answer["epochs"])

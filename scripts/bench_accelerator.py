@@ -108,9 +108,8 @@ def _contenders(values: Any, names: Sequence[str], arrays: Path) -> tuple[dict[s
         worker.close()
     for number in range(values.jobs):
         for worker in bench_workers.turns(running, number):
-            start = time.perf_counter()
-            bench_workers.run(worker.name, [*arguments, str(values.epochs), "0", str(number)])
-            timings[worker.name].job.append(time.perf_counter() - start)
+            done, _ = bench_workers.job(worker.name, [*arguments, values.epochs, 0, number])
+            timings[worker.name].job.append(done.seconds)
     return timings, failures
 
 

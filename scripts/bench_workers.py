@@ -56,7 +56,7 @@ def start(name: str, arguments: Sequence[str]) -> Worker:
     """Starts `bench_peers.py NAME ARGUMENTS...` and waits until it is ready."""
     with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads would fill up and block the worker
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), name, *arguments],
+            _command(name, arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -102,6 +102,20 @@ def run(command: Sequence[str], **variables: str) -> Job:
         lines = text.strip().splitlines()
         raise UnavailableError(f"{' '.join(command[:4])} failed: {lines[-1] if lines else process.returncode}")
     return Job(seconds, usage.ru_maxrss * 1024, text)
+
+
+def job(name: str, arguments: Sequence[object]) -> tuple[Job, dict[str, float]]:
+    """Runs `bench_peers.py NAME ARGUMENTS...` as a job; also its answer.
+
+    Raises:
+      UnavailableError: it failed.
+    """
+    done = run(_command(name, arguments))
+    return done, json.loads(done.output.strip().splitlines()[-1])
+
+
+def _command(name: str, arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, str(SCRIPT), name, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from player import RESULT
 
 from convjax.config import RunConfig, UserError
 from convjax.sweeps import doctor
@@ -17,14 +18,6 @@ from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run, read_runs
 
 ROOT = Path(__file__).parents[2]
-RESULT = {
-    "status": "done",
-    "reason": "",
-    "test_accuracy": 0.9,
-    "parameters": 10,
-    "flops": 20,
-    "seconds": {"total": 1.0},
-}
 
 
 def make(workdir, seed, *, until="result"):
