@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from convjax.augmentation import parse
 from convjax.errors import UnavailableError as UnavailableError
 from convjax.errors import UserError as UserError
+from convjax.notation import parse
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class RunConfig:
       dense_units: hidden dense layers; `0` for none, empty for the model's own (convnet 64, dense and small_data 512).
       dropout: rate after each convolution block and hidden dense layer; one value stands between the last
         convolution and the classifier (convnet) or after each hidden layer (dense).
-      augment: augmentation of training images, see `convjax.augmentation`; empty for none.
+      augment: augmentation of training images, see `convjax.notation`; empty for none.
       activation: of each convolution and hidden dense layer.
       optimizer: `rmsprop`, `adam`, `adamw` or `sgd`, with `momentum` (sgd, rmsprop).
       weight_decay: decoupled (Loshchilov & Hutter, 2019) for every optimizer, as `weight_decay` of Keras's optimizers:

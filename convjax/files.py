@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from convjax.config import UnavailableError
+from convjax.errors import UnavailableError
 
 _ADVICE = {
     errno.ENOSPC: "free some space",

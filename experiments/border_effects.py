@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
 from experiments import padding
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 SIZES = ("3", "4")
 STUDY = dataclasses.replace(
@@ -29,9 +29,9 @@ NAMES = {"plain": "at equal channels", "flops": "at equal FLOPs"}
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """The maps shrink and padding keeps them, by arithmetic; that it pays is measured, where borders cost most."""
-    from convjax.analysis.verdict import difference, exact
     from convjax.config import RunConfig
     from convjax.nn.geometry import plan
+    from convjax.studies.verdict import difference, exact
 
     def sides(padding: str) -> list[tuple[int, int]]:
         layers = plan(RunConfig(padding=padding), (28, 28, 1), 10)
@@ -63,8 +63,8 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where windows fit, and every seed of every arm."""
-    from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.layer_plots import windows_figure
+    from convjax.studies.figures import accuracy_figure
+    from convjax.studies.layer_figures import windows_figure
 
     shown = [
         windows_figure("valid", "The nine 3x3 windows that fit a 5x5 input", (5, 5), theme=theme),

@@ -6,13 +6,13 @@ python -m experiments.chapter_result
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 CHAPTER = 0.9917
 
@@ -34,7 +34,7 @@ STUDY = Study(
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Is 99.17 % within the prediction interval of a single run, and is the convnet better than each dense net?"""
-    from convjax.analysis.verdict import difference, prediction
+    from convjax.studies.verdict import difference, prediction
 
     convnet = evidence.values(model="convnet")
     findings = [prediction("99.17 % is what one more run may reach", convnet, CHAPTER)]
@@ -53,7 +53,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed of every net, with the prediction interval and the chapter's number."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     arms = {"convnet": evidence.values(model="convnet")}
     for study, name in (("plain", "dense, 512 units"), ("params", "equal parameters"), ("flops", "equal FLOPs")):

@@ -3,7 +3,7 @@
 python -m experiments.claims
 """
 
-from convjax.claims import run_all
+from convjax.studies.claim import run_all
 from experiments import (
     border_effects,
     chapter_result,

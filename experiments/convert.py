@@ -9,8 +9,9 @@ Seconds. The second line prints the test accuracy that the run had. A `.keras` f
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import FIELD_NAMES, UnavailableError, UserError
+from convjax.config import FIELD_NAMES
+from convjax.errors import UnavailableError, UserError
+from convjax.flags import config_from_flags, define_model_flags, run_program
 
 _RUN = flags.DEFINE_string("run", "", "folder of a finished run (WORKDIR/EXPERIMENT/DIGEST) to export with --out")
 _OUT = flags.DEFINE_string("out", "", "file to write: NAME.keras (network and weights) or NAME.weights.h5")
@@ -60,7 +61,7 @@ def _measure(path: str) -> None:
     from convjax.training.loop import evaluate
     from convjax.training.steps import Task
 
-    config = cli.config_from_flags()
+    config = config_from_flags()
     settings = config.data_settings
     image_shape, num_classes = data.image_info(config.dataset, **settings, data_dir=_DATA_DIR.value)
     if path.endswith(".weights.h5"):
@@ -93,5 +94,5 @@ def _refuse_flags(names: tuple[str, ...], because: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in (*_COMPUTATION, *_NETWORK)])
-    cli.run(main)
+    define_model_flags(skip=[name for name in FIELD_NAMES if name not in (*_COMPUTATION, *_NETWORK)])
+    run_program(main)

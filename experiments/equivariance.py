@@ -6,22 +6,22 @@ python -m experiments.equivariance
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 from convjax.sweeps.measure import Measurement, Trained
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 ROUNDING = 1e-5
 MARGIN = 0.01
 
 
 def equivariance(trained: Trained) -> dict[str, Any]:
-    """See `convjax.explain.shifts`."""
-    from convjax.explain import shifts
+    """See `convjax.studies.measures.shifts`."""
+    from convjax.studies.measures import shifts
 
     return shifts.equivariance(trained)
 
@@ -58,7 +58,7 @@ def errors(found: dict[int, Any], layer: int, pixels: int, where: str = "inside"
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Convolutions with stride 1 are equivariant to the last digit; beside that, what pooling and borders do."""
     from convjax.analysis.statistics import summarise
-    from convjax.analysis.verdict import estimate, exact
+    from convjax.studies.verdict import estimate, exact
 
     found = {name: evidence.measured("equivariance", **fields) for name, fields in ARMS.items()}
     max_pooled, plain = found["valid, max-pooling"], found["valid, no pooling"]
@@ -103,7 +103,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """The error layer by layer."""
-    from convjax.analysis.claim_plots import equivariance_figure
+    from convjax.studies.figures import equivariance_figure
 
     found = {name: evidence.measured("equivariance", **fields) for name, fields in ARMS.items()}
     return [equivariance_figure(found, theme=theme)]

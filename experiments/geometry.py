@@ -7,8 +7,9 @@ import os
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UserError
+from convjax.flags import define_model_flags, run_program
 
 FIELDS = ("channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride")
 LARGEST = 32_768
@@ -45,19 +46,19 @@ def input_size(text: str) -> tuple[int, int]:
 
 def main(argv: list[str]) -> None:
     """Prints every layer's arithmetic and its drawing."""
-    from convjax.analysis.window_text import describe_layers
+    from convjax.analysis.plots.window_text import describe_layers
     from convjax.nn.geometry import plan
 
     layers = plan(config_from_flags(), (*input_size(_INPUT.value), 1), 1)
     layers = tuple(layer for layer in layers if layer.receptive_field is not None)
     print(describe_layers(layers, drawing=_DRAWING.value))
     if _SVG.value:
-        from convjax.analysis.theme import save
-        from convjax.analysis.window_plots import window_plot
+        from convjax.analysis.plots.theme import save
+        from convjax.analysis.plots.windows import window_plot
 
         print(f"\nwrote {save(window_plot(layers), os.path.expanduser(_SVG.value))}")
 
 
 if __name__ == "__main__":
-    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in FIELDS])
-    cli.run(main)
+    define_model_flags(skip=[name for name in FIELD_NAMES if name not in FIELDS])
+    run_program(main)

@@ -3,7 +3,7 @@
 python -m experiments.grid --kernel_size=1,3,5 --padding=valid,same --stride=1,2 --seeds=3 --skip_invalid
 """
 
-from convjax.ablation import Study, run
+from convjax.studies.study import Study, run
 
 STUDY = Study(
     name="grid",

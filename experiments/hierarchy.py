@@ -7,26 +7,26 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 from convjax.sweeps.measure import Measurement, Trained
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 
 def receptive_fields(trained: Trained) -> dict[str, Any]:
-    """See `convjax.explain.receptive`."""
-    from convjax.explain.receptive import measure_fields
+    """See `convjax.studies.measures.receptive`."""
+    from convjax.studies.measures.receptive import measure_fields
 
     return measure_fields(trained)
 
 
 def probes(trained: Trained) -> dict[str, Any]:
-    """See `convjax.explain.probes`."""
-    from convjax.explain.probes import measure_probes
+    """See `convjax.studies.measures.probes`."""
+    from convjax.studies.measures.probes import measure_probes
 
     return measure_probes(trained)
 
@@ -81,8 +81,8 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Fields grow, classes become more linear with every block, training does it, and depth pays."""
     from convjax import data
     from convjax.analysis.metrics import Metric
-    from convjax.analysis.verdict import difference, exact
     from convjax.nn.geometry import plan
+    from convjax.studies.verdict import difference, exact
 
     pixels = Metric("width", "effective width", "", "pixels", decimals=2)
     config = evidence.cell(study="layers").config
@@ -143,9 +143,9 @@ def _arm(evidence: "Evidence", channels: str) -> dict[str, str]:
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where each layer looks, what can be read off it, and the accuracy by number of blocks."""
     from convjax import data
-    from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.layer_plots import fields_figure, probes_figure
     from convjax.nn.geometry import plan
+    from convjax.studies.figures import accuracy_figure
+    from convjax.studies.layer_figures import fields_figure, probes_figure
 
     config = evidence.cell(study="layers").config
     layers = plan(config, *data.image_info(config.dataset, **config.data_settings))

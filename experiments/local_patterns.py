@@ -6,13 +6,13 @@ python -m experiments.local_patterns
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 MARGIN = 0.005
 NAMES = {"convnet": "convolutions", "local": "locally connected", "dense": "dense"}
@@ -39,7 +39,7 @@ DENSE = Study(**{**vars(STUDY), "axes": {**STUDY.axes, "model": ("dense",)}, "se
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Locality helps where neighbours are neighbours, and not where they are not."""
-    from convjax.analysis.verdict import difference
+    from convjax.studies.verdict import difference
 
     def values(model: str, pixels: str = "grid") -> dict[int, float]:
         return evidence.values(model=model, pixels=pixels)
@@ -95,7 +95,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed of every net on both kinds of images."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     arms = {
         f"{name}, {words}": evidence.values(model=model, pixels=pixels)

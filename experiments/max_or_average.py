@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
 from experiments import pooling
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 POOLS = {"max": "maximum", "avg": "average"}
 STUDY = dataclasses.replace(
@@ -28,7 +28,7 @@ STUDY = dataclasses.replace(
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Maximum against mean over the same windows; FLOPs and parameters are then equal, and that is checked."""
-    from convjax.analysis.verdict import difference, exact
+    from convjax.studies.verdict import difference, exact
 
     maximum, mean = (evidence.values(pool=pool) for pool in POOLS)
     sizes = [(cell.parameters, cell.flops) for cell in (evidence.cell(pool=pool) for pool in POOLS)]
@@ -44,7 +44,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     arms = {name: evidence.values(pool=pool) for pool, name in POOLS.items()}
     return [accuracy_figure("accuracy", "Test accuracy by 2x2 pooling", arms, theme=theme)]

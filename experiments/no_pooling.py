@@ -6,14 +6,14 @@ python -m experiments.no_pooling
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 from convjax.sweeps.measure import Measurement, Trained
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 
 def train_accuracy(trained: Trained) -> float:
@@ -55,9 +55,9 @@ def gaps(evidence: "Evidence", study: str, pool: str) -> dict[int, float]:
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Coefficients and windows by arithmetic at the chapter's width; accuracy and overfitting as measured."""
-    from convjax.analysis.verdict import difference, exact
     from convjax.config import RunConfig
     from convjax.nn.geometry import plan, total_parameters
+    from convjax.studies.verdict import difference, exact
 
     with_pooling, without = (plan(RunConfig(pool=pool), (28, 28, 1), 10) for pool in ("max", "none"))
     maps, flat, fields = [], [], []
@@ -95,7 +95,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed, with and without."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     arms, apart = {}, {}
     for study, name in NAMES.items():

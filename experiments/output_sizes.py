@@ -6,12 +6,12 @@ python -m experiments.output_sizes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 GEOMETRIES = 1000
 CHAPTER = ((26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,))
@@ -19,9 +19,9 @@ CHAPTER = ((26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (57
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """The chapter's numbers against the closed forms, and the closed forms against XLA."""
-    from convjax.analysis.verdict import exact
     from convjax.config import RunConfig
     from convjax.nn.geometry import Axis, plan
+    from convjax.studies.verdict import exact
 
     shapes = tuple(layer.output_shape for layer in plan(RunConfig(), (28, 28, 1), 10))
     five = {
@@ -92,7 +92,7 @@ def disagreements(count: int = GEOMETRIES) -> list[tuple[int, int, int, str]]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """The chapter's figures 5.5 to 5.7."""
-    from convjax.analysis.layer_plots import windows_figure
+    from convjax.studies.layer_figures import windows_figure
 
     return [
         windows_figure("valid", "Valid locations of 3x3 patches in a 5x5 input", (5, 5), theme=theme),

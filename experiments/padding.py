@@ -5,7 +5,7 @@ python -m experiments.padding
 
 from collections.abc import Sequence
 
-from convjax.ablation import Study, run
+from convjax.studies.study import Study, run
 from convjax.sweeps.grid import Cell
 
 

@@ -3,7 +3,7 @@
 python -m experiments.pooling
 """
 
-from convjax.ablation import Study, run
+from convjax.studies.study import Study, run
 
 STUDY = Study(
     name="pooling",

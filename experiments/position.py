@@ -6,13 +6,13 @@ python -m experiments.position
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 MARGIN, KNOWS = 0.05, 0.9
 IMAGES = 1000
@@ -46,7 +46,7 @@ STUDY = Study(
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Away from the borders averaged convolutions cannot tell; at the borders neither should they."""
-    from convjax.analysis.verdict import rate
+    from convjax.studies.verdict import rate
 
     def values(place: str, net: str) -> dict[int, float]:
         return evidence.values(dataset=place, **NETS[net])
@@ -76,7 +76,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed of every net at both places."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     arms = {
         f"{name}, {words}": evidence.values(dataset=place, **net)

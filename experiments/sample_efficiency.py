@@ -6,14 +6,14 @@ python -m experiments.sample_efficiency
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.data_factor import DataFactor
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.data_factor import DataFactor
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 SIZES = (50, 100, 250, 500, 1000, 5000, 59_000)
 QUICK_SIZES = (100, 1000)
@@ -60,8 +60,8 @@ def curves(evidence: "Evidence") -> dict[str, dict[int, dict[int, float]]]:
 
 def factor(evidence: "Evidence", arm: str, baseline: str) -> "DataFactor":
     """The factor in data at what the baseline reaches with the second largest size: 5,000 examples."""
-    from convjax.analysis.data_factor import data_factor
-    from convjax.config import UserError
+    from convjax.errors import UserError
+    from convjax.studies.data_factor import data_factor
 
     found = curves(evidence)
     at = sorted(found[baseline])[-2]
@@ -74,7 +74,7 @@ def factor(evidence: "Evidence", arm: str, baseline: str) -> "DataFactor":
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Does the convnet need fewer examples than the dense net, and is it locality or sharing that saves them?"""
     from convjax.analysis.metrics import Metric
-    from convjax.analysis.verdict import estimate
+    from convjax.studies.verdict import estimate
 
     metric = Metric("data_factor", "times the data", "times", decimals=1)
 
@@ -102,7 +102,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Learning curves over sizes."""
-    from convjax.analysis.claim_plots import sample_figure
+    from convjax.studies.figures import sample_figure
 
     labelled = {NAMES[model]: by_size for model, by_size in curves(evidence).items()}
     return [sample_figure(labelled, factor(evidence, "convnet", "dense"), theme=theme)]

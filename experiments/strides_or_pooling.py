@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
 from experiments import stride
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 ARMS = {"max-pooling": {"stride": "1", "pool": "max"}, "strides": {"stride": "2-2-1", "pool": "none"}}
 STUDY = dataclasses.replace(
@@ -30,7 +30,7 @@ NAMES = {"plain": "at equal channels and parameters", "flops": "at equal FLOPs"}
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Downsampling by 2, twice, in either way; a strided layer costs half, which matching gives back as channels."""
-    from convjax.analysis.verdict import difference
+    from convjax.studies.verdict import difference
 
     found = []
     for study, name in NAMES.items():
@@ -42,8 +42,8 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Where strided windows sit, and every seed."""
-    from convjax.analysis.claim_plots import accuracy_figure
-    from convjax.analysis.layer_plots import windows_figure
+    from convjax.studies.figures import accuracy_figure
+    from convjax.studies.layer_figures import windows_figure
 
     arms = {}
     for study, name in NAMES.items():

@@ -5,7 +5,7 @@ python -m experiments.summary --kernel_size=5 --verbose
 
 from absl import flags
 
-from convjax import cli
+from convjax.flags import config_from_flags, define_model_flags, run_program
 
 _VERBOSE = flags.DEFINE_bool("verbose", False, "also receptive field, FLOPs and memory of every layer")
 
@@ -16,10 +16,10 @@ def main(argv: list[str]) -> None:
     from convjax.nn.geometry import plan
     from convjax.nn.summary import summary
 
-    config = cli.config_from_flags()
+    config = config_from_flags()
     print(summary(plan(config, *data.image_info(config.dataset, **config.data_settings)), verbose=_VERBOSE.value))
 
 
 if __name__ == "__main__":
-    cli.define_model_flags()
-    cli.run(main)
+    define_model_flags()
+    run_program(main)

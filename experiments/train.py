@@ -7,7 +7,14 @@ import dataclasses
 
 from absl import flags
 
-from convjax import cli
+from convjax.flags import (
+    config_from_flags,
+    define_model_flags,
+    define_process_flags,
+    define_run_flags,
+    options_from_flags,
+    run_program,
+)
 
 _SAVE_PLOTS = flags.DEFINE_bool(
     "save_plots", False, "write learning curves, confusion matrix and the most confidently wrong test images as PNG"
@@ -19,13 +26,13 @@ def main(argv: list[str]) -> None:
     from convjax import data
     from convjax.nn.geometry import plan
     from convjax.nn.summary import summary
-    from convjax.progress import make_reporter
+    from convjax.sweeps.progress import make_reporter
     from convjax.sweeps.run import Silent, execute, result_line
     from convjax.sweeps.store import Run
 
-    config, options = cli.config_from_flags(), cli.options_from_flags()
+    config, options = config_from_flags(), options_from_flags()
     if flags.FLAGS.coordinator:
-        from convjax.training import parallel
+        from convjax.training import devices as parallel
 
         processes = parallel.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
         options = dataclasses.replace(options, processes=processes)
@@ -39,7 +46,7 @@ def main(argv: list[str]) -> None:
         print(f"this run is done already, in {run.path}; --noresume runs it again")
     [result] = execute([config], "train", options, make_reporter(flags.FLAGS.progress))
     if _SAVE_PLOTS.value:
-        from convjax.analysis.run_plots import save_run_plots
+        from convjax.analysis.plots.run import save_run_plots
 
         for path in save_run_plots(run, options.data_dir):
             print(f"wrote {path}")
@@ -50,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_model_flags()
-    cli.define_run_flags()
-    cli.define_process_flags()
-    cli.run(main)
+    define_model_flags()
+    define_run_flags()
+    define_process_flags()
+    run_program(main)

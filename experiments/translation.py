@@ -6,14 +6,14 @@ python -m experiments.translation
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convjax.ablation import Study
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
+from convjax.studies.study import Study
 from convjax.sweeps.measure import Measurement, Trained
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 MARGIN = 0.01
 WHOLE = 4
@@ -21,8 +21,8 @@ WHOLE = 4
 
 
 def shifted_accuracy(trained: Trained) -> dict[str, Any]:
-    """See `convjax.explain.shifts`."""
-    from convjax.explain import shifts
+    """See `convjax.studies.measures.shifts`."""
+    from convjax.studies.measures import shifts
 
     return shifts.shifted_accuracy(trained)
 
@@ -64,7 +64,7 @@ def at_distance(maps: dict[int, Any], distance: int) -> dict[int, float]:
 
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """Is a shift that cuts nothing off harmless to the convnet, and less harmful than to the dense net?"""
-    from convjax.analysis.verdict import difference
+    from convjax.studies.verdict import difference
 
     maps = {name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}
     centred = {name: at_distance(found, 0) for name, found in maps.items()}
@@ -104,7 +104,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """A map of accuracy by shift for every net, and what is left in the image."""
-    from convjax.analysis.claim_plots import shift_figure
+    from convjax.studies.figures import shift_figure
 
     return [shift_figure({name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}, theme=theme)]
 

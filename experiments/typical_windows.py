@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.claims import Claim, run
+from convjax.studies.claim import Claim, run
 from experiments import kernel_size
 
 if TYPE_CHECKING:
-    from convjax.analysis.claims_page import ClaimFigure
-    from convjax.analysis.evidence import Evidence
-    from convjax.analysis.verdict import Finding
+    from convjax.studies.evidence import Evidence
+    from convjax.studies.page import ClaimFigure
+    from convjax.studies.verdict import Finding
 
 SIZES = ("1", "3", "5", "7")
 MARGIN = 0.002
@@ -34,7 +34,7 @@ NAMES = {"plain": "at equal channels", "flops": "at equal FLOPs"}
 def judge(evidence: "Evidence") -> Sequence["Finding"]:
     """The typical windows beat the smallest, and the largest gains nothing over them that is worth having."""
     from convjax.analysis.statistics import paired
-    from convjax.analysis.verdict import difference, estimate
+    from convjax.studies.verdict import difference, estimate
 
     found = []
     for study, name in NAMES.items():
@@ -62,7 +62,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     """Every seed of every window, without the 1x1 that would squeeze the others."""
-    from convjax.analysis.claim_plots import accuracy_figure
+    from convjax.studies.figures import accuracy_figure
 
     shown = []
     for study, name in NAMES.items():

@@ -7,8 +7,8 @@ About a minute for all of them; --what= picks. The film needs a run with --keep_
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import UnavailableError, UserError
+from convjax.errors import UnavailableError, UserError
+from convjax.flags import run_program
 
 _WHAT = ("model", "convolution", "feature_maps", "filters", "why", "wrong", "inside", "film")
 
@@ -29,9 +29,9 @@ def main(argv: list[str]) -> None:
 
     from pathlib import Path
 
-    from convjax.pictures.chapters import CHAPTERS
-    from convjax.pictures.gallery import write_gallery
-    from convjax.pictures.subject import load_subject
+    from convjax.explain.pictures.chapters import CHAPTERS
+    from convjax.explain.pictures.gallery import write_gallery
+    from convjax.explain.pictures.subject import load_subject
     from convjax.training.backend import enable_compilation_cache
 
     run, out = Path(_RUN.value), Path(_OUT.value or Path(_RUN.value) / "pictures")
@@ -71,4 +71,4 @@ def _indices(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_program(main)

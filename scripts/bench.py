@@ -22,8 +22,9 @@ import bench_workers
 from absl import flags
 from bench_workers import Worker
 
-from convjax import cli
-from convjax.config import RunConfig, UnavailableError, UserError
+from convjax.config import RunConfig
+from convjax.errors import UnavailableError, UserError
+from convjax.flags import run_program
 
 if TYPE_CHECKING:
     from convjax.data import Dataset
@@ -324,4 +325,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("dataset", "mnist", "see experiments.train")
     flags.DEFINE_string("data_dir", "", "see experiments.train")
     flags.DEFINE_string("json", "", "also write everything that was measured to this file")
-    cli.run(main)
+    run_program(main)

@@ -18,7 +18,8 @@ from typing import Any
 
 import bench_workers
 
-from convjax.config import RunConfig, UnavailableError, UserError
+from convjax.config import RunConfig
+from convjax.errors import UnavailableError, UserError
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 OURS = {"gpu": ("convjax", "convjax-tf32", "convjax-bfloat16"), "tpu": ("convjax", "convjax-bfloat16")}
@@ -117,7 +118,8 @@ def _seeds(runs: int, values: Any, loaded: Any) -> Seeds:
     """An epoch of `runs` seeds as one program, spread over all devices."""
     import jax
 
-    from convjax.training import loop, parallel
+    from convjax.training import devices as parallel
+    from convjax.training import loop
     from convjax.training.steps import Task, make_keys
 
     configs = [RunConfig(dataset=values.dataset, batch_size=values.batch_size, seed=seed) for seed in range(runs)]

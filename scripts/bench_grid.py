@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import bench_workers
 
-from convjax.config import UnavailableError
+from convjax.errors import UnavailableError
 
 KERNELS, PADDINGS, STRIDES = (1, 2, 3, 4, 5, 6, 7), ("valid", "same"), (1, 2, 3)
 SIZE, CHANNELS, FILTERS = 13, 32, 64

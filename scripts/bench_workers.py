@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from convjax.config import UnavailableError
+from convjax.errors import UnavailableError
 
 SCRIPT = Path(__file__).with_name("bench_peers.py")
 

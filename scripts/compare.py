@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import UserError
+from convjax.errors import UserError
 from convjax.files import write_text_atomic
+from convjax.flags import run_program
 
 if TYPE_CHECKING:
     from convjax.analysis.render import Table
@@ -116,4 +116,4 @@ def _write(table: "Table") -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=True)
+    run_program(main, arguments=True)

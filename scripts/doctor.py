@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import UserError
+from convjax.errors import UserError
+from convjax.flags import run_program
 
 _JSON = flags.DEFINE_bool("json", False, "print everything that was found, as JSON")
 _MEND = flags.DEFINE_bool("mend", False, "set aside what is damaged")
@@ -51,4 +51,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, arguments=True)
+    run_program(main, arguments=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from convjax import cli
 from convjax.config import FIELD_NAMES, RunConfig
+from convjax.flags import define_model_flags, run_program
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -60,8 +60,8 @@ def _reporting() -> Iterator[tuple[Callable[[str], None], Show | None]]:
 def main(argv: list[str]) -> None:
     del argv
     from convjax import data
-    from convjax.data import pipeline
-    from convjax.data.catalog import BUILT_IN
+    from convjax.data.idx import pipeline
+    from convjax.data.idx.catalog import BUILT_IN
 
     name, data_dir = _DATASET.value, _DATA_DIR.value
     with _reporting() as (log, progress):
@@ -84,5 +84,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_model_flags(skip=[name for name in FIELD_NAMES if name not in _SETTINGS])
-    cli.run(main)
+    define_model_flags(skip=[name for name in FIELD_NAMES if name not in _SETTINGS])
+    run_program(main)

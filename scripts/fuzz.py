@@ -30,8 +30,9 @@ from typing import Any
 
 from absl import flags
 
-from convjax import cli
-from convjax.config import FIELD_NAMES, RunConfig, UnavailableError, UserError
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UnavailableError, UserError
+from convjax.flags import run_program
 
 _SECONDS = flags.DEFINE_float("seconds", 60, "time for all targets together; ignored with --inputs", 0)
 _INPUTS = flags.DEFINE_integer("inputs", 0, "inputs for each target instead", 0)
@@ -181,8 +182,8 @@ def _feed_flags(content: bytes, folder: Path) -> object:
 
 
 def _idx_targets() -> dict[str, Target]:
-    from convjax.data import idx
-    from convjax.data.catalog import RawFile
+    from convjax.data.idx import reading as idx
+    from convjax.data.idx.catalog import RawFile
 
     images = b"\0\0\x08\x03" + struct.pack(">III", 4, 5, 6) + bytes(range(120))
     labels = b"\0\0\x08\x01" + struct.pack(">I", 4) + bytes([0, 1, 2, 9])
@@ -214,7 +215,7 @@ def _idx_targets() -> dict[str, Target]:
 def _folder_target() -> Target:
     from PIL import Image
 
-    from convjax.data import folders
+    from convjax.data.folders import folder as folders
 
     pictures = []
     for kind, color in (("PNG", "L"), ("JPEG", "RGB"), ("PNG", "P"), ("BMP", "RGB"), ("GIF", "L"), ("PNG", "RGBA")):
@@ -486,4 +487,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_program(main)

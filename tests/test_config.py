@@ -18,9 +18,9 @@ from convjax.config import (
     PRECISIONS,
     SCHEDULES,
     RunConfig,
-    UserError,
     field_type,
 )
+from convjax.errors import UserError
 
 # Run folders are named by these. A change makes every finished run be done again and is legitimate only when what a
 # field means has changed (then raise `_DIGEST_VERSION`): say so in CHANGELOG.md. Defaults of new fields are left out.

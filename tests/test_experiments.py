@@ -47,7 +47,7 @@ def visualize(path, out, *flags, code=0):
 
 
 def test_there_is_a_test_for_every_ablation():
-    from test_claim_scripts import CLAIMS
+    from tests.studies.test_claim_scripts import CLAIMS
 
     others = {"__init__", "train", "summary", "convert", "visualize", "geometry", "claims", *CLAIMS}
     assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)

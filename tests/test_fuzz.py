@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from convjax.config import UserError
-from convjax.data import idx
-from convjax.data.catalog import RawFile
+from convjax.data.idx import reading as idx
+from convjax.data.idx.catalog import RawFile
+from convjax.errors import UserError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
 INPUTS = {"flags": 400, "idx": 400, "gzip": 200, "folder": 12, "keras": 4, "h5": 2}

@@ -21,7 +21,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from convjax.analysis.metrics import Metric, metric_named
-from convjax.config import FIELD_NAMES, RunConfig, UserError, field_type
+from convjax.config import FIELD_NAMES, RunConfig, field_type
+from convjax.errors import UserError
 
 # Columns that say where a run comes from: they may be grouped by, but runs are not split by them unasked.
 ORIGIN_FIELDS = ("experiment", "backend", "git_revision", "dataset_fingerprint")

@@ -17,7 +17,7 @@ from convjax.analysis.statistics import (
     seeds_needed,
     verdict,
 )
-from convjax.config import UserError
+from convjax.errors import UserError
 
 BASELINE = "baseline"
 NO_BASELINE = "no baseline arm"

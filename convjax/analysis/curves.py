@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from convjax.analysis.arms import DIVERGED, DONE, Arms
-from convjax.config import FIELD_NAMES, UserError, field_type
+from convjax.config import FIELD_NAMES, field_type
+from convjax.errors import UserError
 from convjax.sweeps.store import Run
 
 Lines = Sequence[Mapping[str, Any]]

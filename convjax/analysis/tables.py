@@ -25,7 +25,7 @@ from convjax.analysis.arms import (
     some,
     unknown_name,
 )
-from convjax.analysis.cells import (
+from convjax.analysis.columns import (
     INTERVAL_NAMES,
     PLUS_MINUS,
     cost_cells,
@@ -54,7 +54,8 @@ from convjax.analysis.comparisons import (
 from convjax.analysis.metrics import ABSENT, Metric, metric_named
 from convjax.analysis.render import Cell, Column, Table
 from convjax.analysis.statistics import ALPHA, BETTER, NOT_SHOWN, POWER, WORSE, Summary, mcnemar, summarise_all
-from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UserError
 
 _MOST_WARNINGS = 3
 _DAGGER = "\N{DAGGER}"

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from convjax.config import FOLDER, UserError
+from convjax.config import FOLDER
 from convjax.data import corners, splits
 from convjax.data.cache import Decoded, Pair
-from convjax.data.catalog import BUILT_IN
 from convjax.data.download import Progress
+from convjax.data.idx.catalog import BUILT_IN
+from convjax.errors import UserError
 
 __all__ = ["Dataset", "Progress", "Split", "image_info", "load", "prepare"]
 
@@ -86,9 +87,9 @@ def load(
 
     Args:
       name: `mnist`, `fashion_mnist`, `kmnist`, `mnist_5k` (ships with convjax), `corners/MARGIN`
-        (`convjax.data.corners`), `cats_vs_dogs`, `cats_vs_dogs_small` (`convjax.data.cats_vs_dogs`), `folder:PATH` for
-        a folder of images (`convjax.data.folders`), or TFDS's name of any other data set of labelled images of one
-        size, such as `cifar10` or `emnist/balanced`.
+        (`convjax.data.corners`), `cats_vs_dogs`, `cats_vs_dogs_small` (`convjax.data.folders.cats_vs_dogs`),
+        `folder:PATH` for a folder of images (`convjax.data.folders.folder`), or TFDS's name of any other data set of
+        labelled images of one size, such as `cifar10` or `emnist/balanced`.
       data_dir: folder with raw data files, and where prepared data is kept if it may be written to; empty for the
         user's cache (see `convjax.data.cache.user_cache`).
       train_size: train on a stratified subset of so many examples, each inside every larger one; 0 for all.
@@ -149,28 +150,30 @@ def prepare(
 ) -> Decoded:
     """The whole of a data set and where it came from; see `load`, which this is the first half of."""
     if name.startswith(FOLDER):
-        from convjax.data import folders, images
+        from convjax.data.folders import folder as folders
+        from convjax.data.folders import images
 
         size = images.parse_size(image_size)
         return folders.prepare(name, data_dir, size=size, color=color, skip_corrupt=skip_corrupt, log=log)
     if name in _CATS_VS_DOGS:
-        from convjax.data import cats_vs_dogs, images
+        from convjax.data.folders import cats_vs_dogs, images
 
         size = images.parse_size(image_size)
         return cats_vs_dogs.prepare(name, data_dir, size=size, color=color, log=log, progress=progress)
     if name in BUILT_IN:
-        from convjax.data import pipeline
+        from convjax.data.idx import pipeline
 
         decoded = pipeline.prepare(BUILT_IN[name], data_dir, log=log, progress=progress)
     elif name.startswith(corners.PREFIX):
         decoded = corners.prepare(name)
     else:
-        from convjax.data import tfds_names
+        from convjax.data.tfds import names as tfds_names
 
         decoded = tfds_names.prepare(name, data_dir, log=log)
     if (image_size, color) == ("0", "auto"):
         return decoded
-    from convjax.data import images, resized
+    from convjax.data import resized
+    from convjax.data.folders import images
 
     return resized.prepare(decoded, images.parse_size(image_size), color, data_dir, log=log)
 
@@ -188,7 +191,7 @@ def image_info(
     if name.startswith(FOLDER):
         return _folder_info(name, image_size, color, skip_corrupt, data_dir)
     if name in _CATS_VS_DOGS:
-        from convjax.data import cats_vs_dogs, images
+        from convjax.data.folders import cats_vs_dogs, images
 
         size = cats_vs_dogs.require_size(name, images.parse_size(image_size))
         return (*size, 1 if color == "grey" else 3), len(cats_vs_dogs.CLASS_NAMES)
@@ -198,12 +201,12 @@ def image_info(
         corners.margin_of(name)
         shape, classes = corners.IMAGE_SHAPE, len(corners.CLASS_NAMES)
     else:
-        from convjax.data import tfds_names
+        from convjax.data.tfds import names as tfds_names
 
         shape, classes = tfds_names.image_info(name)
     if (image_size, color) == ("0", "auto"):
         return shape, classes
-    from convjax.data import images
+    from convjax.data.folders import images
 
     images.require_supported_shape(name, shape)
     size = images.parse_size(image_size) or shape[:2]
@@ -214,7 +217,8 @@ def image_info(
 def _folder_info(
     name: str, image_size: str, color: str, skip_corrupt: bool, data_dir: str
 ) -> tuple[tuple[int, int, int], int]:
-    from convjax.data import folders, images
+    from convjax.data.folders import folder as folders
+    from convjax.data.folders import images
 
     size = images.parse_size(image_size)
     if size is not None and color != "auto":

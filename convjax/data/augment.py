@@ -1,4 +1,4 @@
-"""Random affine augmentation of training images on the device, as `convjax.augmentation` describes it.
+"""Random affine augmentation of training images on the device, as `convjax.notation` describes it.
 
 The transforms are those of Keras's legacy `ImageDataGenerator`, in its order, with one resampling: every output pixel
 is looked up at `rotate(shift(shear(zoom(flip(pixel)))))` about the image's centre, by bilinear interpolation as in
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from convjax.augmentation import Augmentation, Fill
+from convjax.notation import Augmentation, Fill
 
 Images = Float[Array, "batch height width channels"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from convjax.config import UnavailableError, UserError
+from convjax.errors import UnavailableError, UserError
 from convjax.files import sync_folder, write_atomic, write_json_atomic
 
 Pair = tuple[np.ndarray, np.ndarray]

@@ -8,8 +8,8 @@ import functools
 
 import numpy as np
 
-from convjax.config import UserError
 from convjax.data.cache import Decoded, fingerprint
+from convjax.errors import UserError
 
 PREFIX = "corners/"
 IMAGE_SHAPE = (28, 28, 1)

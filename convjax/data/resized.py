@@ -9,8 +9,8 @@ import numpy as np
 from convjax.config import Window
 from convjax.data import cache
 from convjax.data.cache import Decoded, Pair
-from convjax.data.images import channels, convert, require_supported_shape
-from convjax.data.sources import Log
+from convjax.data.folders.images import channels, convert, require_supported_shape
+from convjax.data.idx.sources import Log
 
 _BATCH = 1024
 

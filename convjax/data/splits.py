@@ -8,7 +8,7 @@ import heapq
 
 import numpy as np
 
-from convjax.config import UserError
+from convjax.errors import UserError
 
 # Changing this changes every subset and validation slice that anybody has reported.
 _KEY = 51

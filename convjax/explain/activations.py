@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from convjax.config import UserError
+from convjax.errors import UserError
 from convjax.nn.geometry import Layer
-from convjax.nn.trace import apply_layer, layer_outputs, run_layers
+from convjax.nn.layerwise import apply_layer, layer_outputs, run_layers
 from convjax.training.steps import scale_images
 
 _SPATIAL = ("Conv2D", "LocallyConnected2D", "MaxPooling2D", "AveragePooling2D")

@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from convjax.config import UserError
+from convjax.errors import UserError
 from convjax.nn.geometry import Layer
-from convjax.nn.trace import apply_layer, run_layers
+from convjax.nn.layerwise import apply_layer, run_layers
 
 STEPS = 192
 _RATE = 0.06

@@ -14,10 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from convjax.config import UserError
+from convjax.errors import UserError
 from convjax.explain.activations import layer_named, map_layers
 from convjax.nn.geometry import Layer, pad_amounts
-from convjax.nn.trace import run_layers
+from convjax.nn.layerwise import run_layers
 from convjax.training.steps import scale_images
 
 SAMPLES, NOISE = 50, 0.15

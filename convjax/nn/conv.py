@@ -5,7 +5,7 @@
 A convolution is computed in one of three ways, which agree to float32's rounding:
 
 - `xla`: XLA's own. The choice of `auto` on GPU and TPU. On CPU it is five to twenty times slower inside a loop.
-- `patches`: one matrix product with the matrix of all receptive fields, see `convjax.nn.winograd`.
+- `patches`: one matrix product with the matrix of all receptive fields, see `convjax.nn.fast.winograd`.
 - `winograd`: Winograd's minimal filtering along the width, around half as many multiplications, see there. Layers
   where it saves nothing (kernels one column wide) or is too coarse (bfloat16) take `patches`.
 - `auto`, on CPU: for each layer the cheaper of the last two by the rule in `tiling`.
@@ -24,8 +24,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convjax.config import Window
-from convjax.nn import winograd
 from convjax.nn.activations import ACTIVATIONS, MONOTONE
+from convjax.nn.fast import winograd
 from convjax.nn.geometry import output_shape, pad_amounts
 from convjax.nn.pool import POOLINGS
 

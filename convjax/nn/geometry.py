@@ -9,7 +9,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from convjax.config import RunConfig, UserError, Window
+from convjax.config import RunConfig, Window
+from convjax.errors import UserError
 
 Shape = tuple[int, ...]
 

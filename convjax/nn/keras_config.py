@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convjax.config import ACTIVATIONS, RunConfig, UserError, Window
+from convjax.config import ACTIVATIONS, RunConfig, Window
+from convjax.errors import UserError
 from convjax.nn.geometry import Layer, Shape, plan
 
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}

@@ -23,7 +23,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.files import write_bytes_atomic
 from convjax.nn.geometry import Layer
 from convjax.nn.keras_config import from_keras_config, to_keras_config

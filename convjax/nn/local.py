@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from convjax.config import Window
+from convjax.nn.fast.strided import strided
 from convjax.nn.geometry import output_shape, pad_amounts
-from convjax.nn.windows import strided
 
 
 def local2d(

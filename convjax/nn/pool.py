@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convjax.config import Window
+from convjax.nn.fast.strided import one_pass, overlap_add, strided
 from convjax.nn.geometry import output_shape
-from convjax.nn.windows import one_pass, overlap_add, strided
 
 _Static = tuple[Window, Window, Window]
 """(height, width) of the input, window, strides."""

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from convjax.config import RunConfig, UserError
-from convjax.sweeps.claims import Claimed, describe, last_owner, living_owner
+from convjax.config import RunConfig
+from convjax.errors import UserError
+from convjax.sweeps.lock import Claimed, describe, last_owner, living_owner
 from convjax.sweeps.store import Run, find_runs, read_run
 
 Health = Literal["sound", "running", "unfinished", "failed", "leftover", "set aside", "damaged"]

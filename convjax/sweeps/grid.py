@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UserError
 from convjax.nn.geometry import plan, total_flops, total_parameters
 
 Overrides = Mapping[str, str | int | float]

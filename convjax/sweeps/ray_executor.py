@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convjax.config import RunConfig, UnavailableError, UserError
-from convjax.sweeps.claims import Claimed
+from convjax.config import RunConfig
+from convjax.errors import UnavailableError, UserError
+from convjax.sweeps.lock import Claimed
 
 if TYPE_CHECKING:
     from convjax.sweeps.runner import Sweep, SweepOptions, SweepReporter

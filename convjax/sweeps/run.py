@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convjax import data
-from convjax.config import FOLDER, RunConfig, UserError
+from convjax.config import FOLDER, RunConfig
+from convjax.errors import UserError
 from convjax.files import disk_errors
 from convjax.nn.geometry import total_flops, total_parameters
-from convjax.sweeps.claims import Claim
+from convjax.sweeps.lock import Claim
 from convjax.sweeps.store import Run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _GRACE_SECONDS = 4.0
 _SAVE_SECONDS = 2.0
 """Epochs that are over sooner are not kept each: on a few dozen images a checkpoint would take longer than they do."""
 _INTERRUPTED = 130
-"""Exit code, as that of `convjax.cli`."""
+"""Exit code, as that of `convjax.flags`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Options:
       checkpoint_minutes: also keep one within an epoch when the last is older than this; 0 for never.
       debug_nans: a loss that is not finite is an error, which names the operation that it came from.
       diagnostics: also measure the layers after each epoch, see `convjax.training.diagnostics`.
-      devices: see `convjax.training.parallel.choose`.
-      processes: that train this run together, see `convjax.training.parallel.join`.
+      devices: see `convjax.training.devices.choose`.
+      processes: that train this run together, see `convjax.training.devices.join`.
       streaming, memory_limit: whether training images are streamed, see `convjax.training.feed.must_stream`.
     """
 
@@ -157,7 +158,7 @@ def execute(
       DiskError: the store cannot be written to.
     """
     if options.processes > 1:
-        from convjax.training import parallel
+        from convjax.training import devices as parallel
 
         return parallel.together(lambda: _execute(configs, experiment, options, reporter, claims, parallel.share))
     return _execute(configs, experiment, options, reporter, claims, lambda make: make())
@@ -206,7 +207,7 @@ def _leads(options: Options) -> bool:
     """Whether this process is the only one, or the first of several."""
     if options.processes == 1:
         return True
-    from convjax.training import parallel
+    from convjax.training import devices as parallel
 
     return parallel.leads()
 
@@ -229,7 +230,8 @@ def _tasks(configs: Sequence[RunConfig], datasets: Sequence[data.Dataset]) -> li
 
 def _follow(configs: Sequence[RunConfig], options: Options) -> None:
     """The part of a process that is not the first in what `_train` does there: it computes and touches no store."""
-    from convjax.training import backend, loop, parallel
+    from convjax.training import backend, loop
+    from convjax.training import devices as parallel
     from convjax.training.feed import must_stream
 
     backend.enable_compilation_cache()
@@ -259,7 +261,8 @@ def _train(
     """Trains unfinished runs, vectorised where there are several, and writes their results."""
     import jax
 
-    from convjax.training import backend, loop, parallel
+    from convjax.training import backend, loop
+    from convjax.training import devices as parallel
     from convjax.training.checkpoint import Checkpoints
     from convjax.training.diagnostics import layer_diagnostics
     from convjax.training.divergence import Divergence, first_nonfinite

@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Literal, Protocol
 
-from convjax.config import FOLDER, RunConfig, UserError
+from convjax.config import FOLDER, RunConfig
+from convjax.errors import UserError
 from convjax.files import DiskError
-from convjax.sweeps.claims import Claim, Claimed
 from convjax.sweeps.grid import program_of
+from convjax.sweeps.lock import Claim, Claimed
 from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data, require_validation
 from convjax.sweeps.store import Run
 
@@ -191,7 +192,7 @@ def _choose_mode() -> Literal["serial", "vmap"]:
 
 def _programs(sweep: Sweep, open_runs: Sequence[RunConfig], how: SweepOptions) -> list[list[RunConfig]]:
     """The runs by the program that trains them, no more at once than the devices have lanes."""
-    from convjax.training import parallel
+    from convjax.training import devices as parallel
 
     groups: dict[RunConfig, list[RunConfig]] = {}
     for config in open_runs:

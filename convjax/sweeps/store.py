@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from convjax.config import FIELD_NAMES, RunConfig, UserError
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UserError
 from convjax.files import (
     disk_errors,
     sha256_of,
@@ -29,7 +30,7 @@ from convjax.files import (
     write_json_atomic,
     write_text_atomic,
 )
-from convjax.sweeps.claims import Claim, last_owner
+from convjax.sweeps.lock import Claim, last_owner
 
 if TYPE_CHECKING:
     import pandas

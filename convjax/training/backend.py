@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from convjax.config import UserError
+from convjax.errors import UserError
 
 _PACKAGES = ("convjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.training.steps import Task, TrainState, create_train_state, make_keys
 
 FOLDER = "checkpoints"

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from convjax.nn.geometry import Layer
-from convjax.nn.trace import apply_layer, traceable
+from convjax.nn.layerwise import apply_layer, traceable
 from convjax.training.steps import Task, scale_images
 
 SAMPLE = 128
@@ -41,7 +41,7 @@ def layer_diagnostics(
     - `dead_channels`: share of the layer's channels (units of a dense layer) whose output is one and the same for all
       of these images and at all positions. With relu that is a filter that never fires. The classifier is left out.
 
-    A network with layers that `convjax.nn.trace` does not know has its weight norms alone.
+    A network with layers that `convjax.nn.layerwise` does not know has its weight norms alone.
     """
     found = {"weight_norm": layer_norms(params)}
     if traceable(task.layers):

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.nn.shard import Shard
+from convjax.training.devices import AXIS, EVERYWHERE, ONE, SPREAD, Devices, agree
 from convjax.training.divergence import Divergence, diagnose
 from convjax.training.feed import CHUNK_BYTES, Feed, Resident, Streamed, chunk_steps, image_bytes, prefetched
 from convjax.training.metrics import roc_auc
-from convjax.training.parallel import AXIS, EVERYWHERE, ONE, SPREAD, Devices, agree
 from convjax.training.steps import (
     EVAL_CHUNK,
     Keys,

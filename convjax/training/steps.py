@@ -20,13 +20,13 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from convjax.augmentation import parse
 from convjax.config import RunConfig
 from convjax.data.augment import augment
 from convjax.nn import models
 from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
 from convjax.nn.shard import Shard
+from convjax.notation import parse
 from convjax.training.backend import jit_briefly
 
 EVAL_CHUNK = 125

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from convjax.analysis.arms import field_text, group_runs, natural_key
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 
 THREE, FIVE = {"kernel_size": "3"}, {"kernel_size": "5"}
 

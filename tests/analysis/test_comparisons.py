@@ -6,7 +6,8 @@ import pytest
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines, leader, parse_baseline, rivals
 from convjax.analysis.statistics import BETTER, NOT_SHOWN, ONE_SEED, WORSE, holm, paired, seeds_needed
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 
 LOW, MIDDLE, HIGH = [0.971, 0.973, 0.970, 0.972], [0.981, 0.982, 0.980, 0.983], [0.992, 0.993, 0.989, 0.994]
 

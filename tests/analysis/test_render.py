@@ -22,7 +22,7 @@ from convjax.analysis.render import (
 )
 from convjax.analysis.tables import accuracy_table
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "rendered"
 NASTY = r"50% of $a_b$ & #1 {x} ~y ^2 \foo <b>|`c`*d* --flag [t](u) — −1 ± † … 日"
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from convjax.analysis.comparisons import parse_baseline
 from convjax.analysis.render import to_text
 from convjax.analysis.tables import accuracy_table, cross_table, marginal_table, mcnemar_table
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 
 LOW, MIDDLE, HIGH = [0.971, 0.973, 0.970, 0.972], [0.981, 0.982, 0.980, 0.983], [0.992, 0.993, 0.989, 0.994]
 
@@ -320,7 +321,7 @@ class TestMcnemarTable:
 
 
 def test_p_values_are_never_rounded_across_the_threshold():
-    from convjax.analysis.cells import p_text
+    from convjax.analysis.columns import p_text
 
     assert [p_text(p) for p in (0.04996, 0.05, 0.0504, 0.0496, 0.00049, 0.9996, math.nan)] == [
         "0.04996",

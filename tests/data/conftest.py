@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_data import Server, Tiny, make_tiny
+
+from tests.helpers.tiny_data import Server, Tiny, make_tiny
 
 
 @pytest.fixture(scope="session")

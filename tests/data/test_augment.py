@@ -12,9 +12,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.augmentation import FILLS, Augmentation, parse
-from convjax.config import UserError
 from convjax.data.augment import apply, augment, matrices, sample
+from convjax.errors import UserError
+from convjax.notation import FILLS, Augmentation, parse
 
 SIZES = [(28, 28, 1), (7, 12, 3), (15, 9, 1), (8, 8, 3), (1, 5, 2), (6, 1, 1)]
 SPECS = ["chollet", "rotate=180", "shift=0.5x0.25", "shift=3", "shear=45", "zoom=0.5", "flip"]

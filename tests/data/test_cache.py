@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.config import UnavailableError, UserError
 from convjax.data import cache
 from convjax.data.cache import Decoded
+from convjax.errors import UnavailableError, UserError
 
 
 def made(root: Path, seed: int = 0) -> Decoded:

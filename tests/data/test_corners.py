@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convjax import data
-from convjax.config import UserError
+from convjax.errors import UserError
 
 
 @pytest.mark.parametrize("margin", [0, 7, 10])

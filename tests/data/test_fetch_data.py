@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_data import idx_bytes
 
 import convjax
+from tests.helpers.tiny_data import idx_bytes
 
 ROOT = Path(convjax.__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "fetch_data.py"

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_data import make_tiny
 
 from convjax import data
-from convjax.config import UserError
-from convjax.data import catalog
+from convjax.data.idx import catalog
+from convjax.errors import UserError
+from tests.helpers.tiny_data import make_tiny
 
 
 @pytest.fixture(autouse=True)

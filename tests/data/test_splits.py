@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.config import UserError
 from convjax.data.splits import split_train, stratified_order
+from convjax.errors import UserError
 
 label_lists = st.lists(st.integers(0, 7), min_size=1, max_size=300)
 uneven = st.lists(st.integers(1, 120), min_size=1, max_size=6).map(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.explain import activations, filters
 from convjax.nn.geometry import plan
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.explain import saliency
 from convjax.nn.geometry import input_span, plan
 

@@ -47,8 +47,8 @@ def exact() -> dict[str, Any]:
 
 def draws() -> dict[str, Any]:
     """The draws of dropout and augmentation for a batch of 8."""
-    from convjax.augmentation import parse
     from convjax.data.augment import augment
+    from convjax.notation import parse
 
     keys = make_keys(0)
     x = jnp.ones((8, 5, 5, 3))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from convjax.nn import winograd
 from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import Block, conv2d, conv_block, conv_stack
+from convjax.nn.fast import winograd
 from convjax.nn.geometry import output_shape, pad_amounts
 
 METHODS = ("xla", "patches", "winograd")

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.nn.geometry import (
     ReceptiveField,
     input_span,

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.nn import keras_hdf5, keras_io
 from convjax.nn.geometry import plan
 from convjax.nn.keras_io import load_keras, load_keras_model, save_keras

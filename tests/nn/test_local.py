@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.nn.conv import conv2d
 from convjax.nn.geometry import plan, total_parameters
 from convjax.nn.keras_io import save_keras

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from convjax.nn.fast.strided import one_pass, overlap_add, strided
 from convjax.nn.pool import avg_pool, max_pool
-from convjax.nn.windows import one_pass, overlap_add, strided
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

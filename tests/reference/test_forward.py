@@ -4,11 +4,11 @@ import jax
 import keras
 import numpy as np
 import pytest
-from keras_twins import flat, keras_logits, keras_twin, quick_jit, random_networks, random_params
 
 from convjax.config import ACTIVATIONS
 from convjax.nn import models
 from convjax.nn.geometry import total_parameters
+from tests.helpers.keras_twins import flat, keras_logits, keras_twin, quick_jit, random_networks, random_params
 
 NETWORKS = random_networks(40, seed=0)
 BATCH = 32

@@ -4,12 +4,13 @@ import jax
 import keras
 import numpy as np
 import pytest
-from keras_twins import CLASSES, flat, keras_logits, keras_twin, quick_jit, random_params
 
-from convjax.config import ACTIVATIONS, RunConfig, UserError
+from convjax.config import ACTIVATIONS, RunConfig
+from convjax.errors import UserError
 from convjax.nn import models
 from convjax.nn.geometry import plan
 from convjax.nn.keras_io import load_keras, load_keras_model, save_keras
+from tests.helpers.keras_twins import CLASSES, flat, keras_logits, keras_twin, quick_jit, random_params
 
 CHAPTER, SHAPE = RunConfig(), (28, 28, 1)
 RICH = RunConfig(

@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from keras_twins import flat, keras_twin, quick_jit, random_params
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.nn import models
 from convjax.nn.geometry import class_count, plan, total_parameters
 from convjax.nn.keras_io import load_keras_model, save_keras
-from convjax.nn.trace import run_layers
+from convjax.nn.layerwise import run_layers
 from convjax.training import steps
+from tests.helpers.keras_twins import flat, keras_twin, quick_jit, random_params
 
 BOOK = RunConfig(model="small_data")
 SMALL = BOOK.replace(channels="3-4", dense_units="6", learning_rate=1e-3)

@@ -8,7 +8,6 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from keras_twins import CLASSES, flat, keras_twin, quick_jit, random_networks, random_params
 
 from convjax.config import CONVOLUTIONS, RunConfig
 from convjax.nn import models
@@ -16,6 +15,7 @@ from convjax.nn.geometry import plan
 from convjax.nn.pool import avg_pool, max_pool
 from convjax.training import steps
 from convjax.training.loop import stopped_early
+from tests.helpers.keras_twins import CLASSES, flat, keras_twin, quick_jit, random_networks, random_params
 
 SHAPE, BATCH, STEPS = (28, 28, 1), 64, 20
 CHAPTER, DENSE = RunConfig(), RunConfig(model="dense", dense_units="16")

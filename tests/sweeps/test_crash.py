@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import Snapshots, crash_everywhere
-from player import CONFIG, LINES, RESULT, play
 
 from convjax.config import RunConfig
 from convjax.sweeps import run as run_module
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run, read_run, read_runs
 from convjax.training.checkpoint import load_params, state_digest
+from tests.helpers.faults import Snapshots, crash_everywhere
+from tests.helpers.player import CONFIG, LINES, RESULT, play
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -187,14 +187,14 @@ def killer(tmp_path_factory):
 PLAYER = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from player import play
+from tests.helpers.player import play
 play(sys.argv[1])
 """
 
 
 def play_apart(workdir, **environment):
     """`play` in a process of its own; its exit code."""
-    command = [sys.executable, "-c", PLAYER, str(workdir), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", PLAYER, str(workdir), str(ROOT)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.files import DiskError
 from convjax.sweeps import run as run_module
 from convjax.sweeps.run import Options, Silent, execute

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from player import RESULT
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.sweeps import doctor
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run, read_runs
+from tests.helpers.player import RESULT
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.sweeps import run as sweeps_run
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.runner import Sweep, SweepOptions, data_notes, run_sweep

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.nn.geometry import plan, total_flops, total_parameters
 from convjax.sweeps.grid import make_grid, product
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjax.config import UserError
+from convjax.errors import UserError
 from convjax.sweeps.measure import Measurement, measure
 from convjax.sweeps.run import Silent, execute
 from convjax.sweeps.store import Run, read_run

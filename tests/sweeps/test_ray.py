@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from test_runner import ROOT, Recorder, outcomes
 
-from convjax.config import RunConfig, UnavailableError, UserError
+from convjax.config import RunConfig
+from convjax.errors import UnavailableError, UserError
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from convjax.sweeps.store import find_runs
+from tests.sweeps.test_runner import ROOT, Recorder, outcomes
 
 ray = pytest.importorskip("ray")
 
@@ -84,8 +85,8 @@ DRIVER = """
 import sys
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from test_ray import cells
-from test_runner import Recorder
+from tests.sweeps.test_ray import cells
+from tests.sweeps.test_runner import Recorder
 how = SweepOptions(executor="ray", ray_address=sys.argv[2])
 run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), how, Recorder())
 """
@@ -93,7 +94,7 @@ run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), how, Recorder()
 
 def test_a_killed_driver_is_started_again(cluster, tmp_path, expected):
     cluster.add_node(num_cpus=1)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), cluster.address], cwd=ROOT, env=environment)
     deadline = time.monotonic() + 120
     while not list(Path(tmp_path).glob("study/*/result.json")) and time.monotonic() < deadline:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convjax.config import FIELD_NAMES, UserError
+from convjax.config import FIELD_NAMES
+from convjax.errors import UserError
 from convjax.sweeps.run import Silent, execute, result_line
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
 from convjax.sweeps.store import Run, read_correct, read_runs

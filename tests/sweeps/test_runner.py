@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.sweeps import runner
 from convjax.sweeps.run import Options, Silent
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
@@ -80,8 +81,8 @@ def test_vectorised_seeds_give_the_same_numbers(tmp_path):
     """To the last bit too, but only in programs that are optimised, as users' are and the other tests' are not."""
     program = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_runner import *
+sys.path.insert(0, {str(ROOT)!r})
+from tests.sweeps.test_runner import *
 for mode in ("serial", "vmap"):
     small = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=2)
     run_sweep(make_sweep(small, {str(tmp_path)!r} + "/" + mode), SweepOptions(seed_mode=mode), Recorder())

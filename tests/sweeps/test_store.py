@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from convjax.config import FIELD_NAMES, RunConfig, UserError
-from convjax.sweeps.claims import Claimed
+from convjax.config import FIELD_NAMES, RunConfig
+from convjax.errors import UserError
+from convjax.sweeps.lock import Claimed
 from convjax.sweeps.store import Run, find_runs, read_correct, read_run, read_runs
 
 RESULT = {

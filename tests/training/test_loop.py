@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig, UserError
+from convjax.config import RunConfig
+from convjax.errors import UserError
 from convjax.sweeps.store import Run
 from convjax.training import checkpoint, loop
 from convjax.training.checkpoint import Checkpoints, state_digest

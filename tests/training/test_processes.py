@@ -145,8 +145,8 @@ def test_a_process_that_is_asked_to_stop_stops_all_with_a_checkpoint(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(flags, says, monkeypatch):
-    from convjax.config import UserError
-    from convjax.training import parallel
+    from convjax.errors import UserError
+    from convjax.training import devices as parallel
 
     values = dict(flag.removeprefix("--").split("=") for flag in flags)
     numbers = [int(values[name]) if name in values else None for name in ("num_processes", "process_id")]

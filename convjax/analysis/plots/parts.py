@@ -1,0 +1,131 @@
+"""What the plots of an ablation have in common: labels, titles, legends, limits and ticks."""
+
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from convjax.analysis.arms import Arms, counted, field_text, listed
+from convjax.analysis.metrics import short_number
+from convjax.analysis.plots.theme import FONT_SIZE, drawable
+from convjax.analysis.statistics import Summary, summarise_all
+
+WIDTH = 4.8
+"""Of a chart, in inches: text stays readable where a page shows it on a phone."""
+
+SMALL = FONT_SIZE - 1.5
+LABEL_WIDTH = 26
+_TITLE_WIDTH = 50
+_FAR = 0.85
+
+
+def varying_fields(arms: Arms) -> list[str]:
+    """Of the fields the arms are grouped by those that differ between them; all where none does."""
+    varying = [name for position, name in enumerate(arms.by) if len({arm.key[position] for arm in arms.arms}) > 1]
+    return varying or list(arms.by)
+
+
+def short_labels(arms: Arms) -> list[str]:
+    """`3, valid`: the values alone of the fields that vary, for charts that name the fields once."""
+    positions = [arms.by.index(name) for name in varying_fields(arms)]
+    return [drawable(", ".join(field_text(arm.key[position]) for position in positions)) for arm in arms.arms]
+
+
+def by_text(arms: Arms) -> str:
+    """The fields that vary, in words."""
+    return listed(varying_fields(arms))
+
+
+def put_title(figure: Figure, arms: Arms, text: str, width: int = _TITLE_WIDTH) -> None:
+    """A title on top, at the left, wrapped to the figure, with the data's name."""
+    data = f" ({arms.common['dataset']})" if "dataset" in arms.common else ""
+    columns = max(width, int(width * figure.get_figwidth() / WIDTH))
+    title = "\n".join(textwrap.wrap(drawable(text[0].upper() + text[1:] + data), columns))
+    figure.suptitle(title, x=0.01, ha="left")
+
+
+def wrapped(text: str, width: int) -> str:
+    """`text` in lines of so many letters."""
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def handle(colour: str, marker: str, label: str, style: str = "") -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], color=colour, marker=marker, linestyle=style, label=label, markeredgecolor="none")
+
+
+def summaries_of(arms: Arms) -> list[Summary]:
+    """Of every arm."""
+    return summarise_all([arm.values for arm in arms.arms], lower_is_better=bool(arms.metric.lower_is_better))
+
+
+def usual_seeds(summaries: Iterable[Summary]) -> int:
+    """How many seeds most arms have; 0 where none has any."""
+    counts = Counter(summary.n for summary in summaries if summary.n)
+    return max(counts, key=lambda n: (counts[n], n)) if counts else 0
+
+
+def counted_seeds(usual: int) -> str:
+    """`5 seeds an arm`."""
+    return f"{counted(usual, 'seed')} an arm" if usual else "no seed"
+
+
+def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]:
+    """Limits of the metric's axis, in its unit: all values and intervals, but not a few values far from the rest."""
+    scale = arms.metric.scale
+    values = sorted(value * scale for arm in arms.arms for value in arm.values.values() if math.isfinite(value))
+    if not values:
+        return 0.0, 1.0
+    low, high = near_range(values)
+    ends = [
+        end * scale
+        for summary in summaries
+        if summary.t_interval is not None and low <= summary.mean * scale <= high
+        for end in (summary.t_interval.low, summary.t_interval.high)
+    ]
+    spread = high - low
+    # A wide interval of very few seeds may run out of the picture, but must not decide its scale.
+    low = min([low, *(max(end, low - spread) for end in ends)])
+    high = max([high, *(min(end, high + spread) for end in ends)])
+    margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
+    return low - margin, high + margin
+
+
+def near_range(values: Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest of ascending `values` without the few, less than a third, beyond a gap that leaves the rest
+    15 % of the whole range."""
+    low, high = 0, len(values) - 1
+    gaps = np.diff(values)
+    if gaps.size and gaps.max() > _FAR * (values[-1] - values[0]):
+        gap = int(np.argmax(gaps))
+        if gap + 1 < len(values) / 3:
+            low = gap + 1
+        elif len(values) - gap - 1 < len(values) / 3:
+            high = gap
+    return values[low], values[high]
+
+
+def set_log_ticks(axis: Axis, low: float, high: float, text: Callable[[float], str]) -> None:
+    """A few round ticks on a logarithmic axis, whatever part of a decade or how many decades there are."""
+    if high > 4 * low:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1,) if high > 5000 * low else (1, 3) if high > 200 * low else (1, 2, 5)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+    else:
+        ticks = list(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if tick > 0]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def tick_number(value: float) -> str:
+    """`short_number` without zeros at the end: `2 M`."""
+    text = short_number(value)
+    return re.sub(r"\.?0+(?= )", "", text) if "." in text else text

@@ -1,0 +1,249 @@
+"""`cats_vs_dogs`, TFDS's data set of that name, and `cats_vs_dogs_small`, the subset that the book trains on.
+
+Both are read from the archive that TFDS takes (Asirra; Elson, Douceur, Howell & Saul, 2007), which must have the
+SHA-256 that TFDS lists. It is never unpacked: images are read from within it. As in TFDS, files without a JFIF header
+are left out; TFDS counts 1,738 of them.
+
+- `cats_vs_dogs` has no split of its own: a fifth of each class, chosen by content, is tested on.
+- `cats_vs_dogs_small` (the book, section 5.2.2): of each class, in the order of the files' numbers, the first 1,000
+  to train on, the next 500 to validate and the next 500 to test. The book's own numbers 0 to 1999 are those of another
+  edition of the same images (Kaggle's); where a file in between is left out, the next one moves up.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from convjax.config import Window
+from convjax.data import cache
+from convjax.data.cache import Decoded
+from convjax.data.download import DownloadError, Patience, Progress, download
+from convjax.data.folders import image_set
+from convjax.data.folders.image_set import Item, LeftOut, reason
+from convjax.data.folders.images import LARGEST_FILE, BadImage
+from convjax.data.idx.catalog import tfds_download_pattern
+from convjax.data.idx.sources import Log
+from convjax.errors import UnavailableError, UserError
+
+CLASS_NAMES = ("cat", "dog")
+SMALL = {"train": 1000, "validation": 500, "test": 500}
+"""Images of each class in the splits of `cats_vs_dogs_small`."""
+
+_FORMAT = 1
+_SPARE = 200
+_MEMBER = re.compile(r"PetImages/(?P<folder>Cat|Dog)/(?P<number>\d{1,6})\.jpg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A zip file of `PetImages/Cat/0.jpg`, ..., and where it is to be had.
+
+    Attributes:
+      size, sha256: of the file.
+      allow_http: for servers on this machine.
+    """
+
+    url: str
+    size: int
+    sha256: str
+    allow_http: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.url.rpartition("/")[2]
+
+
+# Size and hash as in TFDS's url_checksums/cats_vs_dogs.txt.
+OFFICIAL = Archive(
+    "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+    824_887_076,
+    "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
+)
+
+
+def require_size(name: str, size: Window | None) -> Window:
+    """Refuses to go on without a size.
+
+    Raises:
+      UserError: there is none.
+    """
+    if size is None:
+        raise UserError(f"{name}: its images differ in size; give the size to bring them to, such as --image_size=150")
+    return size
+
+
+def prepare(
+    name: str,
+    data_dir: str,
+    *,
+    size: Window | None,
+    color: str,
+    log: Log,
+    progress: Progress | None = None,
+    archive: Archive = OFFICIAL,
+) -> Decoded:
+    """The data set `name`, from its decoded copy if there is a good one, else from the archive.
+
+    Args:
+      data_dir: may hold the archive, and gets the copies if it may be written to.
+      size, color: see `convjax.data.load`; `auto` is `rgb`.
+      progress: told of bytes as they are downloaded.
+
+    Raises:
+      UserError: no size is given, or an archive in `data_dir` is not the right one.
+      UnavailableError: the archive cannot be downloaded, or nothing can be written.
+    """
+    size = require_size(name, size)
+    color = "rgb" if color == "auto" else color
+    roots = cache.roots(data_dir)
+    label = f"{size[0]}x{size[1]}-{color}"
+    key, folder = f"{_FORMAT} {archive.sha256} {name} {label}", roots.write / f"{name}-{label}"
+    for root in roots.read:
+        decoded = cache.read(root / folder.name, key)
+        if decoded is not None:
+            return decoded
+    path, source = _find(name, data_dir, roots, archive, log, progress)
+    log(f"{name}: decoding its images (once)")
+    try:
+        with zipfile.ZipFile(path) as opened:
+            small = name == "cats_vs_dogs_small"
+            items, left_out = _items(opened, sum(SMALL.values()) + _SPARE if small else None)
+            return image_set.build(
+                name,
+                items,
+                CLASS_NAMES,
+                size=size,
+                color=color,
+                skip_corrupt=True,
+                left_out=left_out,
+                source=source,
+                folder=folder,
+                key=key,
+                choose=functools.partial(_choose_small, name) if small else lambda items: items,
+            )
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is no sound zip file ({error}); delete it") from error
+
+
+def _find(
+    name: str, data_dir: str, roots: cache.Roots, archive: Archive, log: Log, progress: Progress | None
+) -> tuple[Path, str]:
+    """The verified archive and where it came from, in words.
+
+    Raises:
+      UserError: the user's own is not the right one.
+      UnavailableError: there is none, and it cannot be downloaded.
+    """
+    kept = Path("cats_vs_dogs") / "raw" / archive.name
+    if data_dir:
+        base = Path(data_dir).expanduser().absolute()
+        pattern = tfds_download_pattern(archive.sha256)
+        loose = [folder / archive.name for folder in (base, base / "downloads", base / "cats_vs_dogs")]
+        tfds_own = [*base.glob(pattern), *base.glob(f"downloads/{pattern}")]
+        for path in (*loose, *sorted(tfds_own)):
+            if path.is_file() and path.suffix != ".INFO":
+                if problem := _problem(path, archive):
+                    raise UserError(f"{path}: {problem}; delete it or put the right file there")
+                return path, f"--data_dir={data_dir}"
+    for root in roots.read:
+        if (root / kept).is_file() and not _problem(root / kept, archive):
+            return root / kept, f"an earlier download in {root / kept.parent}"
+    with cache.scratch(roots.write) as scratch:
+        log(f"{name}: downloading {archive.size / 1e6:,.0f} MB from {archive.url}")
+        path = scratch / archive.name
+        try:
+            download(
+                archive.url,
+                path,
+                limit=archive.size,
+                patience=Patience(),
+                progress=progress,
+                allow_http=archive.allow_http,
+            )
+            if problem := _problem(path, archive):
+                raise DownloadError(problem)
+        except DownloadError as error:
+            raise UnavailableError(
+                f"{name} could not be downloaded from {archive.url}: {error}\n"
+                f"Put {archive.name} into a folder and give it as --data_dir=FOLDER, or use your own images with "
+                "--dataset=folder:PATH."
+            ) from error
+        (roots.write / kept).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(roots.write / kept)
+    return roots.write / kept, archive.url
+
+
+def _problem(path: Path, archive: Archive) -> str:
+    """What is wrong with a file that should be the archive; empty if nothing is."""
+    size = path.stat().st_size
+    if size != archive.size:
+        return f"has {size:,} bytes, not the {archive.size:,} that {archive.name} has"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if found == archive.sha256 else f"its SHA-256 is {found}, not {archive.sha256}"
+
+
+def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], list[LeftOut]]:
+    """The images of both classes in the order of their numbers, `wanted` of each; and the files that are left out."""
+    members: dict[tuple[int, int], zipfile.ZipInfo] = {}
+    for info in opened.infolist():
+        match = _MEMBER.fullmatch(info.filename.replace("\\", "/"))
+        if match:
+            members[CLASS_NAMES.index(match["folder"].lower()), int(match["number"])] = info
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    for label in range(len(CLASS_NAMES)):
+        good = 0
+        for (_, _), info in sorted((place, info) for place, info in members.items() if place[0] == label):
+            if good == wanted:
+                break
+            name = info.filename.replace("\\", "/").removeprefix("PetImages/")
+            read = functools.partial(_read, opened, info)
+            try:
+                items.append(Item(name, label, "", hashlib.sha256(read()).hexdigest(), read))
+                good += 1
+            except BadImage as error:
+                left_out.append(LeftOut(name, reason(error)))
+    return items, left_out
+
+
+def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The content of a file in the archive.
+
+    Raises:
+      BadImage: TFDS would leave it out, or it cannot be read.
+    """
+    try:
+        with opened.open(info) as file:
+            # TFDS asks for 10 bytes; what it is given, and looks at, are up to 512.
+            if b"JFIF" not in file.peek(10)[:512]:
+                raise BadImage("has no JFIF header")
+            content = file.read(LARGEST_FILE + 1)
+    except (zipfile.BadZipFile, zipfile.zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise BadImage(f"is damaged ({error})") from error
+    if len(content) > LARGEST_FILE:
+        raise BadImage(f"has more than {LARGEST_FILE:,} bytes")
+    return content
+
+
+def _choose_small(name: str, items: Sequence[Item]) -> list[Item]:
+    """The book's numbers of images, in the order given."""
+
+    def chosen() -> Iterator[Item]:
+        for label, class_name in enumerate(CLASS_NAMES):
+            mine = iter([item for item in items if item.label == label])
+            for split, count in SMALL.items():
+                for _ in range(count):
+                    item = next(mine, None)
+                    if item is None:
+                        raise UserError(
+                            f"{name}: the archive has fewer than {sum(SMALL.values()):,} images of {class_name}"
+                        )
+                    yield dataclasses.replace(item, split=split)
+
+    return list(chosen())

@@ -1,0 +1,216 @@
+"""From raw files to arrays, once: fetched, verified, prepared by TFDS, decoded. Ever after, the decoded copy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convjax.data import cache
+from convjax.data.cache import Decoded, Pair, Roots
+from convjax.data.download import Progress
+from convjax.data.idx.catalog import RawDataset, RawFile
+from convjax.data.idx.sources import Folders, Log, Source, default_sources, gather, read_file, user_files
+from convjax.errors import UnavailableError
+from convjax.files import write_json_atomic
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def prepare(
+    raw: RawDataset,
+    data_dir: str,
+    *,
+    log: Log,
+    progress: Progress | None = None,
+    sources: Sequence[Source] | None = None,
+) -> Decoded:
+    """A built-in data set, from its prepared copy if there is a good one, else made from its raw files.
+
+    Args:
+      raw: the data set.
+      data_dir: the user's folder: its raw files are used (and must be right), and prepared data is kept in it if it
+        may be written to. Empty: the user's cache.
+      log: told what goes on, a line at a time, when something does.
+      progress: told of bytes as they are downloaded.
+      sources: where raw files come from; `default_sources` unless given.
+
+    Raises:
+      UserError: `data_dir` is not a folder, or a raw file in it is not what it should be.
+      UnavailableError: the raw files could be had from nowhere, or nothing can be written.
+    """
+    if raw.embedded:
+        return _embedded(raw)
+    roots = cache.roots(data_dir)
+    if data_dir:
+        _refuse_wrong_files(raw, user_files(raw, data_dir), roots)
+    for root in roots.read:
+        decoded = cache.read(root / raw.name, raw.key)
+        if decoded is not None:
+            return decoded
+    for root in roots.read:
+        decoded = _from_tfds_copy(raw, root, roots.write)
+        if decoded is not None:
+            log(f"{raw.name}: decoded again from the prepared copy in {root / raw.name}")
+            break
+    else:
+        if sources is None:
+            sources = default_sources(raw, data_dir, roots.write)
+        decoded = _from_raw_files(raw, sources, roots.write, log, progress)
+    cache.write(roots.write, raw.key, decoded)
+    kept = cache.read(decoded.folder, raw.key)
+    if kept is None:
+        raise UnavailableError(
+            f"{decoded.folder}: what was just written there reads back differently; is the disk failing?"
+        )
+    return kept
+
+
+def prepare_embedded_copy(raw: RawDataset, data_dir: str) -> Path:
+    """TFDS's copy of data that ships with convjax, for other programs to open; the folder it is in.
+
+    Raises:
+      UserError: `data_dir` is not a folder.
+      UnavailableError: nothing can be written.
+    """
+    root = cache.roots(data_dir).write
+    decoded = _embedded(raw)
+    if _open_tfds_copy(raw, root) is None:
+        _make_tfds_copy(raw, decoded, root)
+    return root / raw.name
+
+
+def _embedded(raw: RawDataset) -> Decoded:
+    (folder,) = default_sources(raw, "", Path())
+    paths = {file: folder.locate(file) for file in raw.files}
+    return _decode(raw, paths, folder.label, None)
+
+
+def _decode(raw: RawDataset, paths: dict[RawFile, Path], source: str, folder: Path | None) -> Decoded:
+    """Reads raw files; they are verified as they are read, so that what is used is what was verified."""
+    train, test = (_pair(raw, files, paths) for files in (raw.train, raw.test))
+    return Decoded(raw.name, cache.fingerprint(train, test), raw.class_names, source, train, test, folder)
+
+
+def _pair(raw: RawDataset, files: tuple[RawFile, RawFile], paths: dict[RawFile, Path]) -> Pair:
+    images, labels = (read_file(raw, file, paths[file]) for file in files)
+    return images, labels
+
+
+def _from_raw_files(
+    raw: RawDataset, sources: Sequence[Source], root: Path, log: Log, progress: Progress | None
+) -> Decoded:
+    with cache.scratch(root) as scratch:
+        paths, source = gather(raw, sources, scratch, log=log, progress=progress)
+        decoded = _decode(raw, paths, source, root / raw.name)
+        downloaded = [path for path in paths.values() if path.parent == scratch]
+        if downloaded:
+            _keep(raw, downloaded, root)
+    log(f"{raw.name}: preparing {len(decoded.train[0]) + len(decoded.test[0]):,} images from {source} (once)")
+    _make_tfds_copy(raw, decoded, root)
+    reread = _from_tfds_copy(raw, root, root)
+    if reread is None:
+        raise UnavailableError(f"{root / raw.name}: what was just prepared there cannot be read; is the disk failing?")
+    return reread
+
+
+def _keep(raw: RawDataset, downloaded: Sequence[Path], root: Path) -> None:
+    """Moves verified downloads to where they are found next time."""
+    folder = root / raw.name / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in downloaded:
+        os.replace(path, folder / path.name)
+    _remember(raw, root, [folder / path.name for path in downloaded])
+
+
+def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
+    from convjax.data.tfds.array_images import ArrayImages
+
+    with cache.scratch(root) as scratch:
+        builder = ArrayImages(
+            raw.name,
+            {"train": decoded.train, "test": decoded.test},
+            raw.class_names,
+            data_dir=scratch,
+            description=raw.description,
+            homepage=raw.homepage,
+            version=raw.version,
+            metadata={"key": raw.key, "fingerprint": decoded.fingerprint, "source": decoded.source},
+        )
+        made = builder.prepare()
+        cache.install(made, root / raw.name / raw.version, good=lambda: _from_tfds_copy(raw, root, root) is not None)
+
+
+def _open_tfds_copy(raw: RawDataset, root: Path) -> tfds.core.DatasetBuilder | None:
+    """The builder of the prepared copy in `root`; None if there is none of this content."""
+    folder = root / raw.name / raw.version
+    if not (folder / "metadata.json").is_file():
+        return None
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(metadata, dict) or metadata.get("key") != raw.key:
+        return None
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(folder)
+
+
+def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | None:
+    """The arrays in the prepared copy in `root`; None if there is none, or it is damaged."""
+    try:
+        builder = _open_tfds_copy(raw, root)
+        if builder is None:
+            return None
+        from convjax.data.tfds.reading import read_split
+
+        train, test = (read_split(builder, split, batch=1024) for split in ("train", "test"))
+        metadata = dict(builder.info.metadata)
+    except Exception:  # a damaged copy makes TFDS, protobuf and array_record raise all sorts of things
+        return None
+    found = cache.fingerprint(train, test)
+    if found != metadata.get("fingerprint"):
+        return None
+    return Decoded(raw.name, found, raw.class_names, metadata["source"], train, test, write_root / raw.name)
+
+
+def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None:
+    """Verifies the user's raw files, unless they are as they were when they last proved right.
+
+    Raises:
+      UserError: one of them is wrong.
+    """
+    found = {file: path for file in raw.files if (path := folders.locate(file)) is not None}
+    verified = {path: state for root in roots.read for path, state in _verified(raw, root).items()}
+    new = {file: path for file, path in found.items() if verified.get(str(path)) != _state(path)}
+    for file, path in new.items():
+        read_file(raw, file, path)
+    _remember(raw, roots.write, new.values())
+
+
+def _verified(raw: RawDataset, root: Path) -> dict[str, list[int]]:
+    """The state of each raw file when it proved right, by its path."""
+    try:
+        known = json.loads((root / raw.name / "verified.json").read_text())
+        return dict(known["files"]) if known["key"] == raw.key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(raw: RawDataset, root: Path, paths: Iterable[Path]) -> None:
+    states = {str(path): _state(path) for path in paths}
+    if not states:
+        return
+    with contextlib.suppress(OSError):  # what is not remembered is verified again next time
+        files = _verified(raw, root) | states
+        write_json_atomic(root / raw.name / "verified.json", {"key": raw.key, "files": files})
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

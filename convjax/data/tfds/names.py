@@ -1,0 +1,220 @@
+"""Any other image-classification data set that TFDS knows, through TFDS itself but without TensorFlow."""
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+from convjax.data import cache
+from convjax.data.cache import Decoded, Pair
+from convjax.data.download import DownloadError
+from convjax.data.idx.catalog import BUILT_IN
+from convjax.data.idx.sources import Log
+from convjax.data.tfds.network import impatient
+from convjax.data.tfds.reading import quiet, read_split
+from convjax.data.tfds.without_tensorflow import TensorFlowNeeded, stand_in
+from convjax.errors import UnavailableError, UserError
+
+_NAME = re.compile(r"(?P<base>\w+)(/[A-Za-z0-9_+-][\w.+-]*)?(:\d+\.\d+\.\d+)?")
+
+
+def image_info(name: str) -> tuple[tuple[int, int, int], int]:
+    """Image shape (height, width, channels) and number of classes, from TFDS's description of the data set.
+
+    Raises:
+      UserError: unknown, not labelled images, or images of no fixed size.
+    """
+    shape, classes = _describe(name, _builder(name, None))
+    if None in shape:
+        raise UserError(f"{name}: TFDS does not say how large its images are; convjax needs images of one size")
+    return shape, len(classes)
+
+
+def prepare(name: str, data_dir: str, *, log: Log) -> Decoded:
+    """The data set `name`, from its decoded copy if there is a good one, else through TFDS.
+
+    `data_dir` may hold TFDS's prepared copy (array_record), its downloads, or the files a data set is made from.
+
+    Raises:
+      UserError: unknown, not labelled images of one size, without train and test data, or TFDS cannot prepare it
+        without TensorFlow or files from the user.
+      UnavailableError: it cannot be downloaded, or nothing can be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(_unknown(name))
+    roots = cache.roots(data_dir)
+    key, folder = f"tfds {name}", re.sub("[/:]", "-", name)
+    for root in roots.read:
+        decoded = cache.read(root / folder, key)
+        if decoded is not None:
+            return decoded
+
+    decoded = _from_prepared(name, roots, roots.write / folder, log)
+    if decoded is None:
+        decoded = _make(name, data_dir, roots, roots.write / folder, log)
+    cache.write(roots.write, key, decoded)
+    return cache.read(roots.write / folder, key) or decoded
+
+
+def _builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of `name`, which prepares as array_record.
+
+    Raises:
+      UserError: there is none, or it cannot be used.
+    """
+    match = _NAME.fullmatch(name)
+    # Asked about a name it does not know, TFDS goes to the network, and without TensorFlow it breaks there.
+    if match is None or match["base"] not in tfds.list_builders(with_community_datasets=False):
+        raise UserError(_unknown(name))
+    try:
+        with quiet():
+            return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except ImportError as error:
+        missing = next((cause.name for cause in _chain(error) if getattr(cause, "name", None)), "?")
+        raise UserError(f"{name}: TFDS cannot open it without the package {missing}") from error
+    except (ValueError, AssertionError) as error:
+        configs = ", ".join(f"{match['base']}/{config}" for config in tfds.builder_cls(match["base"]).builder_configs)
+        version = tfds.builder_cls(match["base"]).VERSION
+        known = f"the configurations {configs}" if configs else f"version {version} and no configurations"
+        raise UserError(f"--dataset={name} is unknown: {match['base']} has {known}") from error
+
+
+def _unknown(name: str) -> str:
+    known = dict.fromkeys([*BUILT_IN, *tfds.list_builders(with_community_datasets=False)])
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(BUILT_IN)} and TFDS's names"
+    return f"--dataset={name} is unknown: {advice}"
+
+
+def _describe(name: str, builder: tfds.core.DatasetBuilder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Image shape (a size may be None) and class names.
+
+    Raises:
+      UserError: these are not uint8 images with one label each.
+    """
+    features = builder.info.features
+    # A FeaturesDict is no Mapping: it has no get.
+    image, label = (dict(features).get(key) for key in ("image", "label"))
+    if (
+        image is None
+        or len(image.shape or ()) != 3
+        or image.np_dtype != np.uint8
+        or not isinstance(label, tfds.features.ClassLabel)
+        or not label.num_classes
+    ):
+        found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in dict(features).items())
+        raise UserError(
+            f"{name} is no image-classification data set: it has {found}; needed: a uint8 `image` and a class `label`"
+        )
+    return tuple(image.shape), tuple(label.names or map(str, range(label.num_classes)))
+
+
+def _from_prepared(name: str, roots: cache.Roots, folder: Path, log: Log) -> Decoded | None:
+    """The arrays in a copy that TFDS has prepared; None if there is none that can be read."""
+    for root in roots.read:
+        builder = _builder(name, root)
+        if not _is_prepared(builder):
+            continue
+        try:
+            return _decode(name, builder, folder)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged copy makes TFDS, protobuf and array_record raise all sorts of things
+            reason = " ".join(str(error).split())[:200]
+            log(f"{name}: the prepared copy in {builder.data_path} cannot be read ({reason})")
+    return None
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    if not (Path(builder.data_path) / "dataset_info.json").is_file():
+        return False
+    return builder.info.file_format.value == "array_record"
+
+
+def _make(name: str, data_dir: str, roots: cache.Roots, folder: Path, log: Log) -> Decoded:
+    """Has TFDS prepare the data set, keeps what it prepared, and decodes it."""
+    with cache.scratch(roots.write) as scratch:
+        builder = _builder(name, scratch)
+        _describe(name, builder)  # before anything is downloaded
+        manual = Path(data_dir).expanduser().absolute() if data_dir else None
+        downloads = roots.write / "downloads"
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual is None:
+            instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise UserError(f"{name} must be downloaded by hand, into a folder given as --data_dir: {instructions}")
+        log(f"{name}: TFDS downloads and prepares it (once)")
+        config = tfds.download.DownloadConfig(manual_dir=manual, force_checksums_validation=True)
+        try:
+            with stand_in(builder), impatient(), quiet(bars=sys.stderr.isatty()):
+                builder.download_and_prepare(download_dir=downloads, download_config=config)
+        except Exception as error:
+            raise _translated(name, builder, manual, error) from error
+        decoded = _decode(name, builder, folder)
+        made = Path(builder.data_path)
+        if made.is_relative_to(scratch):
+            place = roots.write / made.relative_to(scratch)
+            cache.install(made, place, good=lambda: _from_prepared(name, roots, folder, log) is not None)
+    return decoded
+
+
+def _decode(name: str, builder: tfds.core.DatasetBuilder, folder: Path) -> Decoded:
+    _, class_names = _describe(name, builder)
+    splits = list(builder.info.splits) or ["train", "test"]  # none are listed where TFDS's data is mocked
+    held_out = "test" if "test" in splits else "validation"
+    if "train" not in splits or held_out not in splits:
+        raise UserError(f"{name} has the splits {', '.join(splits)}; needed are train, and test or validation")
+    train, test = (_checked(name, split, read_split(builder, split), class_names) for split in ("train", held_out))
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise UserError(f"{name}: its training and test images differ in size; convjax needs one size")
+    return Decoded(name, cache.fingerprint(train, test), class_names, "TFDS", train, test, folder)
+
+
+def _checked(name: str, split: str, pair: Pair, class_names: Sequence[str]) -> Pair:
+    labels = pair[1]
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise UserError(
+            f"{name}: its split {split!r} has labels from {labels.min()} to {labels.max()}, "
+            f"needed are labels from 0 to {len(class_names) - 1} (are its labels kept secret?)"
+        )
+    return pair
+
+
+def _translated(name: str, builder: tfds.core.DatasetBuilder, manual: Path | None, error: Exception) -> Exception:
+    """What a failure of TFDS's means for the user; the error itself where that is not known."""
+    files = sorted({info.filename for info in (builder.url_infos or {}).values() if info.filename})
+    for cause in _chain(error):
+        if isinstance(cause, TensorFlowNeeded) or (isinstance(cause, ImportError) and cause.name == "tensorflow"):
+            what = str(cause) if isinstance(cause, TensorFlowNeeded) else "TensorFlow"
+            return UserError(
+                f"{name}: TFDS prepares it with {what}, which convjax does not use. Where TensorFlow is installed, run "
+                f"tfds.builder('{name}', data_dir=FOLDER, file_format='array_record').download_and_prepare(), "
+                "then give --data_dir=FOLDER"
+            )
+        if isinstance(cause, ImportError):
+            return UserError(f"{name}: TFDS needs the package {cause.name} to prepare it: pip install {cause.name}")
+        if isinstance(cause, NonMatchingChecksumError):
+            for path in (manual / file for file in files) if manual else ():
+                if f"downloaded to {path}, " in str(cause):
+                    return UserError(
+                        f"{path}: its SHA-256 is not the one TFDS knows; delete it or put the right file there"
+                    )
+        if isinstance(cause, DownloadError | tfds.download.DownloadError | NonMatchingChecksumError):
+            reason = " ".join(str(cause).partition("To debug")[0].split())
+            advice = (
+                f"Put {', '.join(files)} into a folder and give it as --data_dir=FOLDER, or use" if files else "Use"
+            )
+            return UnavailableError(
+                f"{name} could not be downloaded by TFDS: {reason}\n"
+                f"{advice} --dataset=mnist_5k, which needs no network."
+            )
+    return error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

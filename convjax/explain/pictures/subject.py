@@ -1,0 +1,131 @@
+"""What pictures are made of: a run's network at one of its checkpoints, and the test images it is looked at with."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convjax.config import RunConfig
+from convjax.errors import UserError
+from convjax.explain.activations import layer_named, map_layers
+from convjax.nn.geometry import Layer, total_parameters
+from convjax.sweeps.run import dataset_of
+from convjax.sweeps.store import Run
+from convjax.training.checkpoint import kept_steps, load_params
+from convjax.training.steps import Task, predict, steps_per_epoch
+
+_LONGEST_NAME = 14
+_NETWORKS = {"convnet": "a convnet", "dense": "a dense network", "local": "a locally connected network"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at.
+
+    Attributes:
+      path: the run's folder.
+      config, task, params: the network.
+      step: optimizer steps at its checkpoint.
+      images, labels: of the test set, uint8 `[examples, height, width, channels]` and `[examples]`.
+      class_names: of the classes.
+      chosen: indices of the test images to look at.
+      layer: name of the layer for Grad-CAM; empty for the last with feature maps.
+      lines: of metrics.jsonl.
+      examples: training images of an epoch.
+    """
+
+    path: Path
+    config: RunConfig
+    task: Task
+    params: Mapping[str, Any]
+    step: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    class_names: Sequence[str]
+    chosen: Sequence[int]
+    layer: str
+    lines: Sequence[Mapping[str, Any]]
+    examples: int
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Of the network."""
+        return self.task.layers
+
+    @functools.cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """Of every test image, `[examples, classes]`."""
+        return np.asarray(predict(self.params, self.images, task=self.task))
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training images."""
+        return self.step / steps_per_epoch(self.examples, self.config.batch_size)
+
+    def name(self, index: int) -> str:
+        """Of a class, cut where it is long."""
+        name = str(self.class_names[index])
+        return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        return f"What {_NETWORKS.get(self.config.model, 'a network')} sees: {self.config.dataset}"
+
+    @property
+    def facts(self) -> str:
+        """About the network, a sentence."""
+        accuracy = float(np.mean(np.argmax(self.logits, axis=-1) == self.labels))
+        return (
+            f"{total_parameters(self.layers):,} parameters; seed {self.config.seed}; step {self.step:,} (epoch "
+            f"{self.epoch:g} of {self.config.epochs}); test accuracy {accuracy:.2%} on {len(self.labels):,} images. "
+            f"Run {self.path.name}."
+        )
+
+
+def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str, data_dir: str) -> Subject:
+    """Reads a run's folder and its test images.
+
+    Args:
+      path: the folder.
+      step: of the checkpoint; None for the newest.
+      chosen: indices of test images.
+      layer: see `Subject`.
+      data_dir: see `convjax.data.load`.
+
+    Raises:
+      UserError: the folder is no run, has no such checkpoint, image or layer, or the data is not what it had.
+    """
+    config, task, params = load_params(path, step)
+    run = Run(path)
+    data = json.loads((path / "config.json").read_text())["data"]
+    dataset = dataset_of(config, data_dir)
+    if dataset.fingerprint != data["fingerprint"]:
+        raise UserError(
+            f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {path} was trained on "
+            f"({data['fingerprint']}); give the --data_dir that the run had"
+        )
+    for index in chosen:
+        if index >= len(dataset.test.labels):
+            raise UserError(f"--images: there is no test image {index}; the last is {len(dataset.test.labels) - 1}")
+    if layer:
+        layer_named(map_layers(task.layers), layer)
+    return Subject(
+        path=path,
+        config=config,
+        task=task,
+        params=params,
+        step=kept_steps(path)[-1] if step is None else step,
+        images=dataset.test.images,
+        labels=dataset.test.labels,
+        class_names=dataset.class_names,
+        chosen=chosen,
+        layer=layer,
+        lines=run.metrics(),
+        examples=data["train_examples"],
+    )

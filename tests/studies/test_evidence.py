@@ -1,0 +1,90 @@
+"""Evidence: the arm that is meant, its values by seed, and what is said of what was run."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from convjax.config import RunConfig
+from convjax.errors import UserError
+from convjax.studies.evidence import Evidence, StudyRuns
+from convjax.sweeps.grid import make_grid, product
+
+SHAPE = ((28, 28, 1), 10)
+
+
+def study(row, base, arms, accuracy, *, measured=None, match="", **more):
+    cells = make_grid(base, arms, lambda name: SHAPE, match=match).cells
+    rows = [
+        row(cell.config.replace(seed=seed), accuracy(cell.config) + seed / 1000, **more)
+        for cell in cells
+        for seed in range(3)
+    ]
+    kept = {} if measured is None else {one["digest"]: {"probe": measured(one)} for one in rows}
+    return StudyRuns(cells, pd.DataFrame(rows), kept)
+
+
+@pytest.fixture
+def evidence(row):
+    arms = product({"model": ["convnet", "dense"], "pixels": ["grid", "permuted"]})
+    base = RunConfig(epochs=2)
+    plain = study(row, base, arms, lambda c: 0.9 if c.model == "convnet" else 0.8, measured=lambda one: one["seed"] * 2)
+    flops = study(row, base, product({"kernel_size": ["3", "5-3-3"]}), lambda c: 0.7, match="flops")
+    return Evidence({"plain": plain, "flops": flops})
+
+
+def test_values_are_those_of_the_arm_by_seed(evidence):
+    found = evidence.values(model="dense", pixels="permuted")
+    assert found == {0: 0.8, 1: pytest.approx(0.801), 2: pytest.approx(0.802)}
+    assert evidence.values("seconds", model="convnet", pixels="grid") == {0: 40.0, 1: 41.0, 2: 42.0}
+    assert evidence.summary(model="convnet", pixels="grid").mean == pytest.approx(0.901)
+
+
+def test_a_scaled_arm_is_named_by_its_own_field(evidence):
+    cell = evidence.cell(study="flops", kernel_size="5-3-3")
+    assert cell.config.channels != "32-64-64"
+    assert evidence.values(study="flops", kernel_size="5-3-3")[0] == 0.7
+    assert evidence.cell(study="flops", channels="32-64-64").label == "kernel_size=3"
+
+
+def test_an_arm_must_be_the_only_one(evidence):
+    with pytest.raises(
+        UserError, match="2 arms of this study match model=dense, and one is needed; its arms are model="
+    ):
+        evidence.values(model="dense")
+    with pytest.raises(UserError, match="0 arms of this study match model=local"):
+        evidence.values(model="local")
+
+
+def test_measurements_come_by_seed(evidence):
+    assert evidence.measured("probe", model="dense", pixels="grid") == {0: 0, 1: 2, 2: 4}
+    assert evidence.measured("other", model="dense", pixels="grid") == {}
+
+
+def test_an_arm_without_a_finished_run_is_told(row):
+    arms = [{"kernel_size": "3"}, {"kernel_size": "5-3-3"}]
+    whole = study(row, RunConfig(), arms, lambda c: 0.7)
+    assert not Evidence({"one": whole}).unfinished()
+    frame = whole.frame.copy()
+    frame.loc[frame["kernel_size"] == "3", "status"] = "failed"
+    assert Evidence({"one": StudyRuns(whole.cells, frame)}).unfinished()
+    assert Evidence({"one": StudyRuns(whole.cells, whole.frame[whole.frame["kernel_size"] == "3"])}).unfinished()
+
+
+def test_runs_without_a_value_are_no_values(row):
+    config = RunConfig()
+    rows = [
+        row(config, 0.9),
+        row(config.replace(seed=1), math.nan, status="diverged"),
+        row(config.replace(seed=2), math.nan, status="failed"),
+        row(config.replace(seed=3), 0.1, status="diverged"),
+    ]
+    cells = make_grid(config, [{}], lambda name: SHAPE).cells
+    assert Evidence({"one": StudyRuns(cells, pd.DataFrame(rows))}).values() == {0: 0.9, 3: 0.1}
+
+
+def test_facts_say_what_was_run(evidence):
+    assert evidence.facts() == [
+        "plain: mnist, epochs=2, 4 arms, 3 seeds each, 12 of 12 runs",
+        "flops: mnist, epochs=2, 2 arms, 3 seeds each, 6 of 6 runs",
+    ]

@@ -1,0 +1,194 @@
+"""Several devices: one run's batches, or many runs, spread over simulated ones; the same numbers as on one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from convjax.config import RunConfig
+from convjax.errors import UserError
+from convjax.nn.models import Dropout
+from convjax.sweeps.grid import program_of
+from convjax.training import devices as parallel
+
+ROOT = Path(__file__).parents[2]
+
+# 150 images in batches of 20: an epoch's last batch has 10. Neither 20 nor 10 divides by 3 or 8.
+PROGRAM = """
+import json, sys
+import jax, numpy as np
+from convjax import data
+from convjax.config import RunConfig
+from convjax.training import loop
+from convjax.training import devices as parallel
+
+dataset = data.load("mnist_5k", train_size=150, validation_size=70)
+base = RunConfig(channels="3-4", dense_units="5", batch_size=20, epochs=2, dropout="0.2-0.3-0.2", augment="shift=0.1",
+                 optimizer="sgd", momentum=0.9, learning_rate=0.05)
+CUT = 5  # steps: in the middle of the first epoch
+
+def fit(devices, states=None, stop=False):
+    lines = []
+    loop._FIRST_CHUNK = CUT if stop else 20
+    try:
+        [state] = loop.fit([base], dataset, states, devices=parallel.choose(str(devices)), should_stop=lambda: stop,
+                           on_epoch=lambda index, line, state: lines.append(line))
+    except loop.Interrupted as interrupted:
+        [state] = interrupted.states
+    return state, lines
+
+def tell(state, lines):
+    leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state.params)]
+    last = lines[-1]
+    means = [last.train_loss, last.train_accuracy, last.validation_loss, last.validation_accuracy]
+    return {"params": leaves, "means": means, "step": int(state.step), "epochs": len(lines)}
+
+found = {"devices": len(jax.devices())}
+for devices in map(int, sys.argv[1].split(",")):
+    found[str(devices)] = tell(*fit(devices))
+# Interrupted on 8 devices within an epoch, gone on with on 2.
+state, _ = fit(8, stop=True)
+found["cut"] = int(state.step)
+found["resumed"] = tell(*fit(2, [state]))
+print("FOUND", json.dumps(found))
+"""
+
+
+def simulate(program, *arguments, devices=8, more="--xla_backend_optimization_level=0"):
+    flags = f"--xla_force_host_platform_device_count={devices} {more}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_NUMPY_DTYPE_PROMOTION": "strict"}
+    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    return json.loads(line.removeprefix("FOUND "))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return simulate(PROGRAM, "1,2,3,8")
+
+
+@pytest.mark.parametrize("devices", ["2", "3", "8", "resumed"])
+def test_any_number_of_devices_trains_the_same_run(devices, found):
+    """Dropout, augmentation, the short batch, the means and the validation included."""
+    one, other = found["1"], found[devices]
+    assert one["step"] == other["step"] == 16
+    assert found["cut"] == 5
+    for a, b in zip(one["params"], other["params"], strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    assert other["means"] == pytest.approx(one["means"], abs=1e-5)
+
+
+RUNS = """
+import json
+import jax, numpy as np
+from convjax import data
+from convjax.config import RunConfig
+from convjax.training import loop
+from convjax.training import devices as parallel
+
+base = RunConfig(channels="4-6", dense_units="8", epochs=2)
+cells = [{"dropout": "0.2"}, {"dropout": "0.5", "learning_rate": 3e-3}, {"dropout": "0.2", "train_size": 100},
+         {"dropout": "0.2", "learning_rate": 1e30}, {"dropout": "0.2", "seed": 4}]
+configs = [base.replace(**{"train_size": 200, **cell}) for cell in cells]
+cut = {config.train_size: data.load("mnist_5k", train_size=config.train_size) for config in configs}
+datasets = [cut[config.train_size] for config in configs]
+
+def leaves(state):
+    # repr: NaN is not equal to itself
+    return [repr(np.asarray(leaf).tolist()) for leaf in jax.tree.leaves(state)] if not loop.diverged(state) else []
+
+def together(devices, stops=()):
+    loop._FIRST_CHUNK = 3
+    lines = [[] for _ in configs]
+    def on_epoch(index, line, state):
+        lines[index].append([line.epoch, line.step, line.train_loss, line.train_accuracy])
+    states = None
+    for stop in [*stops, False]:
+        try:
+            states = loop.fit(configs, datasets, states, devices=parallel.choose(str(devices), runs=len(configs)),
+                              on_epoch=on_epoch, should_stop=lambda: stop)
+        except loop.Interrupted as interrupted:
+            states = interrupted.states
+    return [leaves(state) for state in states], lines
+
+found = {"serial": [[], []]}
+for config, dataset in zip(configs, datasets):
+    lines = []
+    [state] = loop.fit([config], dataset, on_epoch=lambda index, line, state:
+                       lines.append([line.epoch, line.step, line.train_loss, line.train_accuracy]))
+    found["serial"][0].append(leaves(state))
+    found["serial"][1].append(lines)
+found["1"] = together(1)
+found["2"] = together(2)
+found["8"] = together(8)
+found["interrupted"] = together(2, stops=[True, True])
+print("FOUND", json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return simulate(RUNS, more="")
+
+
+@pytest.mark.parametrize("how", ["1", "2", "8", "interrupted"])
+def test_runs_trained_at_once_are_the_serial_ones(how, runs):
+    """Cells of several learning rates, dropout rates and training subsets, one of which diverges.
+
+    On 8 devices each has a single run: XLA then drops the runs' axis and may round otherwise.
+    """
+    parameters, lines = runs[how]
+    if how == "8":
+        for ours, alone in zip(lines, runs["serial"][1], strict=True):
+            assert np.array(ours) == pytest.approx(np.array(alone), rel=1e-5)
+    else:
+        assert lines == runs["serial"][1]
+        assert parameters == runs["serial"][0]
+    assert [bool(each) for each in parameters] == [True, True, True, False, True]
+
+
+def test_what_one_program_fits():
+    base = RunConfig(dropout="0.5")
+    for same in ({"seed": 3}, {"learning_rate": 0.1}, {"dropout": "0.2"}, {"train_size": 100}):
+        assert program_of(base.replace(**same)) == program_of(base), same
+    for other in (
+        {"dropout": "0"},
+        {"dropout": "0.5-0-0.5-0"},
+        {"batch_size": 32},
+        {"epochs": 1},
+        {"optimizer": "sgd"},
+    ):
+        assert program_of(base.replace(**other)) != program_of(base), other
+    scheduled = base.replace(schedule="cosine")
+    assert program_of(scheduled.replace(train_size=100)) != program_of(scheduled)
+    assert program_of(RunConfig(model="dense", dense_units="0")).dropout == "0"
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.37])
+def test_dropout_draws_and_scales_as_linens(rate):
+    x = jax.random.normal(jax.random.key(1), (6, 5, 3))
+    rngs = {"dropout": jax.random.key(2)}
+    theirs = jax.jit(lambda x: nn.Dropout(rate, deterministic=False, name="d").apply({}, x, rngs=rngs))(x)
+    ours = jax.jit(lambda x, keep: Dropout(rate, name="d").apply({}, x, {"d": keep}, rngs=rngs))
+    constant = jax.jit(lambda x: Dropout(rate, name="d").apply({}, x, rngs=rngs))(x)
+    np.testing.assert_array_equal(theirs, constant)
+    np.testing.assert_array_equal(theirs, ours(x, jnp.float32(1 - rate)))
+
+
+@pytest.mark.parametrize(("wanted", "says"), [("many", "all, auto"), ("0", "all, auto"), ("64", "device_count=64")])
+def test_devices_that_are_not_there_are_the_users_error(wanted, says):
+    with pytest.raises(UserError, match=says):
+        parallel.choose(wanted)
+
+
+def test_on_cpu_the_default_is_one_device():
+    assert parallel.choose() == parallel.choose("1") == parallel.choose(runs=5) == parallel.ONE
