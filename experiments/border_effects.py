@@ -74,8 +74,8 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
         arms = {}
         for size in SIZES:
             for kind in ("valid", "same"):
-                cell = evidence.cell(study=study, padding=kind, kernel_size=size)
-                label = f"{size}x{size}, {kind}, channels {cell.config.channels}"
+                arm = evidence.arm(study=study, padding=kind, kernel_size=size)
+                label = f"{size}x{size}, {kind}, channels {arm.config.channels}"
                 arms[label] = evidence.values(study=study, padding=kind, kernel_size=size)
         shown.append(accuracy_figure(study, f"Test accuracy by padding, {name}", arms, theme=theme))
     return shown

@@ -44,7 +44,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
         "flops": "a dense net of equal FLOPs",
     }
     for study, name in names.items():
-        units = evidence.cell(study=study, model="dense").config.dense_units
+        units = evidence.arm(study=study, model="dense").config.dense_units
         part = f"the convnet is more accurate than {name}" + (f" ({units} units)" if study != "plain" else "")
         dense = evidence.values(study=study, model="dense")
         findings.append(difference(part, dense, convnet, claimed="higher", decides=study != "flops"))
@@ -57,8 +57,8 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
 
     arms = {"convnet": evidence.values(model="convnet")}
     for study, name in (("plain", "dense, 512 units"), ("params", "equal parameters"), ("flops", "equal FLOPs")):
-        cell = evidence.cell(study=study, model="dense")
-        label = name if study == "plain" else f"dense, {name} ({cell.config.dense_units})"
+        arm = evidence.arm(study=study, model="dense")
+        label = name if study == "plain" else f"dense, {name} ({arm.config.dense_units})"
         arms[label] = evidence.values(study=study, model="dense")
     return [
         accuracy_figure(

@@ -85,7 +85,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
     from convjax.studies.verdict import difference, exact
 
     pixels = Metric("width", "effective width", "", "pixels", decimals=2)
-    config = evidence.cell(study="layers").config
+    config = evidence.arm(study="layers").config
     layers = plan(config, *data.image_info(config.dataset, **config.data_settings))
     sizes = {layer.name: layer.receptive_field.size for layer in layers if layer.receptive_field is not None}
     seen = [sizes[name][0] for name in CONVOLUTIONS]
@@ -136,8 +136,8 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
 def _arm(evidence: "Evidence", channels: str) -> dict[str, str]:
     """The arm with as many blocks, whose channels matching has changed."""
     depth = channels.count("-")
-    [cell] = [cell for cell in evidence.cells("blocks") if cell.config.channels.count("-") == depth]
-    return {"channels": cell.config.channels}
+    [arm] = [arm for arm in evidence.arms("blocks") if arm.config.channels.count("-") == depth]
+    return {"channels": arm.config.channels}
 
 
 def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
@@ -147,7 +147,7 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     from convjax.studies.figures import accuracy_figure
     from convjax.studies.layer_figures import fields_figure, probes_figure
 
-    config = evidence.cell(study="layers").config
+    config = evidence.arm(study="layers").config
     layers = plan(config, *data.image_info(config.dataset, **config.data_settings))
     blocks = {name: evidence.values(study="blocks", **_arm(evidence, channels)) for name, channels in DEPTHS.items()}
     return [

@@ -31,7 +31,7 @@ def judge(evidence: "Evidence") -> Sequence["Finding"]:
     from convjax.studies.verdict import difference, exact
 
     maximum, mean = (evidence.values(pool=pool) for pool in POOLS)
-    sizes = [(cell.parameters, cell.flops) for cell in (evidence.cell(pool=pool) for pool in POOLS)]
+    sizes = [(arm.parameters, arm.flops) for arm in (evidence.arm(pool=pool) for pool in POOLS)]
     return [
         difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, claimed="higher"),
         exact(

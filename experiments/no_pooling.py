@@ -100,7 +100,7 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     arms, apart = {}, {}
     for study, name in NAMES.items():
         for pool, label in (("max", "with pooling"), ("none", "without")):
-            channels = evidence.cell(study=study, pool=pool).config.channels
+            channels = evidence.arm(study=study, pool=pool).config.channels
             arms[f"{label}, {name} ({channels})"] = evidence.values(study=study, pool=pool)
             apart[f"{label}, {name} ({channels})"] = gaps(evidence, study, pool)
     return [

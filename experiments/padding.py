@@ -6,25 +6,25 @@ python -m experiments.padding
 from collections.abc import Sequence
 
 from convjax.studies.study import Study, run
-from convjax.sweeps.grid import Cell
+from convjax.sweeps.grid import Arm
 
 
-def border_effect(cells: Sequence[Cell]) -> str:
+def border_effect(arms: Sequence[Arm]) -> str:
     """How many positions of its input grid each convolution loses at the borders, per arm."""
     from convjax import data
     from convjax.nn.geometry import plan
 
     lines = ["positions lost at the borders, each convolution (input grid -> output grid):"]
-    for cell in cells:
-        info = data.image_info(cell.config.dataset, **cell.config.data_settings)
-        layers = [layer for layer in plan(cell.config, *info) if layer.kind == "Conv2D"]
+    for arm in arms:
+        info = data.image_info(arm.config.dataset, **arm.config.data_settings)
+        layers = [layer for layer in plan(arm.config, *info) if layer.kind == "Conv2D"]
         lost = []
         for layer in layers:
             height, width = layer.input_shape[:2]
             kept = layer.output_shape[0] * layer.output_shape[1]
             share = 1 - kept / (height * width)
             lost.append(f"{height}x{width} -> {layer.output_shape[0]}x{layer.output_shape[1]} ({share:.0%})")
-        lines.append(f"  {cell.label}: " + ", ".join(lost))
+        lines.append(f"  {arm.label}: " + ", ".join(lost))
     return "\n".join(lines)
 
 

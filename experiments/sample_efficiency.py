@@ -54,7 +54,7 @@ STUDY = Study(
 
 def curves(evidence: "Evidence") -> dict[str, dict[int, dict[int, float]]]:
     """Accuracies by seed, by size, by model."""
-    sizes = sorted({cell.config.train_size for cell in evidence.cells()})
+    sizes = sorted({arm.config.train_size for arm in evidence.arms()})
     return {model: {size: evidence.values(model=model, train_size=size) for size in sizes} for model in NAMES}
 
 

@@ -48,9 +48,9 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     arms = {}
     for study, name in NAMES.items():
         for label, arm in ARMS.items():
-            cell = evidence.cell(study=study, **arm)
+            arm = evidence.arm(study=study, **arm)
             if study == "plain" or label == "strides":
-                text = f"{label}, {cell.config.channels}" + (f", {name}" if label == "strides" else "")
+                text = f"{label}, {arm.config.channels}" + (f", {name}" if label == "strides" else "")
                 arms[text] = evidence.values(study=study, **arm)
     return [
         windows_figure("windows", "3x3 windows with stride 2 in a 5x5 input", (5, 5), theme=theme, stride="2"),

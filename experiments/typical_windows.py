@@ -68,8 +68,8 @@ def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
     for study, name in NAMES.items():
         arms = {}
         for size in SIZES[1:]:
-            cell = evidence.cell(study=study, kernel_size=size)
-            label = f"{size}x{size}, channels {cell.config.channels}"
+            arm = evidence.arm(study=study, kernel_size=size)
+            label = f"{size}x{size}, channels {arm.config.channels}"
             arms[label] = evidence.values(study=study, kernel_size=size)
         mean = evidence.summary(study=study, kernel_size="1").mean
         title = f"Test accuracy by window, {name} (1x1, not drawn: {100 * mean:.2f} %)"

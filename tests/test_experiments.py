@@ -83,7 +83,7 @@ def test_impossible_cells_stop_a_grid_before_anything_runs(tmp_path):
     flags = [*TINY, "--kernel_size=3,5", "--padding=valid"]
     done = run("grid", tmp_path, *flags, code=2)
     assert "impossible: kernel_size=5" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("grid: 1 of 2 cells is impossible")
+    assert done.stderr.splitlines()[-1].startswith("grid: 1 of 2 arms is impossible")
     assert not list(tmp_path.glob("grid/*/result.json"))
     done = run("grid", tmp_path, *flags, *NARROW, "--skip_invalid")
     assert len(list(tmp_path.glob("grid/*/result.json"))) == 2

@@ -78,7 +78,7 @@ def strongest_channels(maps: Float[np.ndarray, "rows columns channels"], count: 
     return [int(channel) for channel in np.argsort(-maps.mean((0, 1)), kind="stable")[:count]]
 
 
-def telling_channels(maps: Float[np.ndarray, "rows columns channels"], count: int) -> list[int]:
+def distinct_channels(maps: Float[np.ndarray, "rows columns channels"], count: int) -> list[int]:
     """Channels of one image's feature map that answer it and are unlike one another.
 
     The first is the one with the largest mean; each further one, among those with a tenth of that or more, has the

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convjax.config import Window
-from convjax.nn.fast.strided import one_pass, overlap_add, strided
+from convjax.nn.fast.strided import compiled_apart, overlap_add, strided
 from convjax.nn.geometry import output_shape
 
 _Static = tuple[Window, Window, Window]
@@ -79,7 +79,7 @@ def _max_pool_backward(static: _Static, first: jax.Array, cotangent: jax.Array) 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-@one_pass
+@compiled_apart
 def _maxima(static: _Static, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The maximum of each window and the number of its first position."""
     highest, *others = _positions(static, x)
@@ -90,7 +90,7 @@ def _maxima(static: _Static, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return highest, first
 
 
-@one_pass
+@compiled_apart
 def _maxima_transposed(static: _Static, first: jax.Array, cotangent: jax.Array) -> jax.Array:
     zeros = jnp.zeros_like(cotangent)
     chosen = [lax.select(first == index, cotangent, zeros) for index in range(static[1][0] * static[1][1])]
@@ -113,13 +113,13 @@ def _avg_pool_backward(static: _Static, _: None, cotangent: jax.Array) -> tuple[
 _avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
 
 
-@one_pass
+@compiled_apart
 def _means(static: _Static, x: jax.Array) -> jax.Array:
     positions = _positions(static, x)
     return functools.reduce(jnp.add, positions) / len(positions)
 
 
-@one_pass
+@compiled_apart
 def _means_transposed(static: _Static, cotangent: jax.Array) -> jax.Array:
     count = static[1][0] * static[1][1]
     return _positions_transposed(static, [cotangent / count] * count)

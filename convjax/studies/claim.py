@@ -149,7 +149,7 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
             except UserError as error:  # no run of some arm was done: the claim is judged without its table
                 print(f"{claim.name}: no table: {error}", file=sys.stderr)
         runs[name] = StudyRuns(
-            layout.grid.cells, frame, layout.measured(only_kept=report_only), len(layout.sweep.configs)
+            layout.grid.arms, frame, layout.measured(only_kept=report_only), len(layout.sweep.configs)
         )
     evidence = Evidence(runs)
     try:

@@ -9,7 +9,7 @@ from convjax.analysis.arms import DIVERGED, DONE, counted, field_text, some
 from convjax.analysis.statistics import Summary, summarise
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.grid import Cell
+from convjax.sweeps.grid import Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """One study: its cells, its runs and what was measured on them.
+    """One study: its arms, its runs and what was measured on them.
 
     Attributes:
-      cells: the arms.
+      arms: the arms.
       frame: one row a run, see `convjax.sweeps.store.read_runs`.
       measured: of each run, by its digest, what each `convjax.sweeps.measure.Measurement` found, by its name.
       planned: how many runs it has when all are done; 0 for those that the frame has.
     """
 
-    cells: tuple[Cell, ...]
+    arms: tuple[Arm, ...]
     frame: "pd.DataFrame"
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     planned: int = 0
@@ -50,23 +50,23 @@ class Evidence:
         """Its runs, a row each."""
         return self.study(study).frame
 
-    def cells(self, study: str = "") -> tuple[Cell, ...]:
+    def arms(self, study: str = "") -> tuple[Arm, ...]:
         """Its arms."""
-        return self.study(study).cells
+        return self.study(study).arms
 
-    def cell(self, *, study: str = "", **fields: str | int | float) -> Cell:
+    def arm(self, *, study: str = "", **fields: str | int | float) -> Arm:
         """The one arm with these fields.
 
         Raises:
           UserError: none has them, or more than one.
         """
-        cells = self.cells(study)
-        found = [cell for cell in cells if all(_has(cell, name, value) for name, value in fields.items())]
+        arms = self.arms(study)
+        found = [arm for arm in arms if all(_has(arm, name, value) for name, value in fields.items())]
         if len(found) != 1:
             wanted = ", ".join(f"{name}={value}" for name, value in fields.items()) or "no field"
             raise UserError(
                 f"{counted(len(found), 'arm')} of this study match {wanted}, and one is needed; "
-                f"its arms are {some([cell.label for cell in cells], '; ')}"
+                f"its arms are {some([arm.label for arm in arms], '; ')}"
             )
         return found[0]
 
@@ -88,15 +88,15 @@ class Evidence:
         return {int(row["seed"]): found[row["digest"]][name] for row in rows if name in found.get(row["digest"], {})}
 
     def _rows(self, study: str, fields: Mapping[str, str | int | float]) -> list[dict[str, Any]]:
-        config, frame = self.cell(study=study, **fields).config, self.frame(study)
+        config, frame = self.arm(study=study, **fields).config, self.frame(study)
         digests = {config.replace(seed=int(seed)).digest for seed in frame["seed"].dropna().unique()}
         return _finished(frame, digests)
 
     def unfinished(self) -> bool:
         """Whether an arm has no finished run."""
         for runs in self.studies.values():
-            for cell in runs.cells:
-                digests = {cell.config.replace(seed=int(seed)).digest for seed in runs.frame["seed"].dropna().unique()}
+            for arm in runs.arms:
+                digests = {arm.config.replace(seed=int(seed)).digest for seed in runs.frame["seed"].dropna().unique()}
                 if not _finished(runs.frame, digests):
                     return True
         return False
@@ -112,14 +112,14 @@ def _finished(frame: "pd.DataFrame", digests: Collection[str]) -> list[dict[str,
     return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
 
 
-def _has(cell: Cell, name: str, value: str | int | float) -> bool:
-    own = getattr(cell.config, name)
-    given = dict(cell.overrides).get(name, own)
+def _has(arm: Arm, name: str, value: str | int | float) -> bool:
+    own = getattr(arm.config, name)
+    given = dict(arm.overrides).get(name, own)
     return str(value) in (str(given), field_text(given), str(own))
 
 
 def _facts(name: str, runs: StudyRuns) -> str:
-    configs = [cell.config for cell in runs.cells]
+    configs = [arm.config for arm in runs.arms]
     default = RunConfig()
     common = []
     for key in ("dataset", *(key for key in default.to_dict() if key not in ("dataset", "seed"))):

@@ -14,7 +14,7 @@ from absl import flags
 from convjax.config import FIELD_NAMES, MODEL_FIELDS, RunConfig, fields_without_effect
 from convjax.errors import UserError
 from convjax.flags import QUICK, define_model_flags, define_run_flags, options_from_flags, run_program
-from convjax.sweeps.grid import Cell, Grid, Match, make_grid, product
+from convjax.sweeps.grid import Arm, Grid, Match, make_grid, product
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +41,7 @@ class Study:
       quick: fields, as flags would give them, that --quick sets besides its own.
       quick_arms: arms in place of `arms` under --quick, where those are too many or too large.
       measurements: what is measured on every trained network.
-      details: text about the cells to print before they run.
+      details: text about the arms to print before they run.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Study:
     quick: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
     quick_arms: Sequence[Mapping[str, str]] = ()
     measurements: Sequence["Measurement"] = ()
-    details: Callable[[Sequence[Cell]], str] | None = None
+    details: Callable[[Sequence[Arm]], str] | None = None
 
 
 def run(study: Study) -> None:
@@ -162,7 +162,7 @@ class Layout:
     def show_plan(self) -> None:
         """Prints the question, the arms and what is left to do."""
         print(self.study.question)
-        _print_cells(self.grid, self.study)
+        _print_arms(self.grid, self.study)
         _print_notes(self.sweep)
         print(_display(self.sweep, self.grid).plan(), flush=True)
 
@@ -211,18 +211,18 @@ def lay_out(study: Study) -> Layout:
     image_info = functools.partial(data.image_info, data_dir=values.data_dir)
     grid = make_grid(base, arms, image_info, match=match, reference=reference)
     if grid.invalid:
-        for cell in grid.invalid:
-            print(f"impossible: {cell.label}: {cell.reason}", file=sys.stderr)
+        for arm in grid.invalid:
+            print(f"impossible: {arm.label}: {arm.reason}", file=sys.stderr)
         if not ("skip_invalid" in values and values.skip_invalid):
             grid.require_valid()
-    if not grid.cells:
+    if not grid.arms:
         raise UserError("no arm is possible; see the reasons above")
 
     given = values["seeds"].present
     count = values.seeds if given else 2 if values.quick else study.seeds
     seeds = range(values.seed, values.seed + count)
     options = options_from_flags()
-    sweep = Sweep(study.name, tuple(tuple(cell.runs(seeds)) for cell in grid.cells), options)
+    sweep = Sweep(study.name, tuple(tuple(arm.runs(seeds)) for arm in grid.arms), options)
     how = SweepOptions(
         values.executor,
         values.seed_mode,
@@ -255,7 +255,7 @@ def do(layout: Layout) -> int:
 
     sweep, grid = layout.sweep, layout.grid
     print(layout.study.question)
-    _print_cells(grid, layout.study)
+    _print_arms(grid, layout.study)
     _print_notes(sweep)
     display = _display(sweep, grid)
     try:
@@ -269,14 +269,14 @@ def do(layout: Layout) -> int:
     return failed
 
 
-def _print_cells(grid: Grid, study: Study) -> None:
-    width = max(len(cell.label) for cell in grid.cells)
-    for cell in grid.cells:
-        field = "channels" if cell.config.layer_channels else "dense_units"
-        size = "" if field in dict(cell.overrides) else f"  {field} {getattr(cell.config, field)}"
-        print(f"  {cell.label:<{width}}  {cell.parameters:>11,} parameters  {cell.flops:>13,} FLOPs{size}")
+def _print_arms(grid: Grid, study: Study) -> None:
+    width = max(len(arm.label) for arm in grid.arms)
+    for arm in grid.arms:
+        field = "channels" if arm.config.layer_channels else "dense_units"
+        size = "" if field in dict(arm.overrides) else f"  {field} {getattr(arm.config, field)}"
+        print(f"  {arm.label:<{width}}  {arm.parameters:>11,} parameters  {arm.flops:>13,} FLOPs{size}")
     if study.details is not None:
-        print(study.details(grid.cells))
+        print(study.details(grid.arms))
 
 
 def _print_notes(sweep: "Sweep") -> None:
@@ -291,12 +291,12 @@ def _display(sweep: "Sweep", grid: Grid) -> "SweepDisplay":
     from convjax.sweeps.run import load_dataset
 
     labels, costs = {}, {}
-    for cell, configs in zip(grid.cells, sweep.cells, strict=True):
-        dataset = load_dataset(cell.config.dataset, sweep.options.data_dir, 0, 0, **cell.config.data_settings)
+    for arm, configs in zip(grid.arms, sweep.arms, strict=True):
+        dataset = load_dataset(arm.config.dataset, sweep.options.data_dir, 0, 0, **arm.config.data_settings)
         examples = len(dataset.train.labels)
         for config in configs:
-            labels[config] = f"{cell.label} seed {config.seed}"
-            costs[config] = Cost.of(config, cell.flops, examples)
+            labels[config] = f"{arm.label} seed {config.seed}"
+            costs[config] = Cost.of(config, arm.flops, examples)
     return SweepDisplay(sweep, labels, costs, progress=flags.FLAGS.progress)
 
 
@@ -310,14 +310,14 @@ def write_answer(layout: Layout, *, suffix: str = "", show: bool = True) -> None
     study, sweep, grid, baseline = layout.study, layout.sweep, layout.grid, layout.baseline
     folder = Path(sweep.options.workdir) / study.name
     frame = layout.frame()
-    by = list(dict.fromkeys(name for cell in grid.cells for name, _ in cell.overrides))
+    by = list(dict.fromkeys(name for arm in grid.arms for name, _ in arm.overrides))
     # Asked for as an axis, data sets are listed side by side; arms are compared within each.
     several_datasets = "dataset" in by
     table = accuracy_table(frame, by, baseline=baseline, allow_mixed_data=several_datasets)
     if show:
         print(to_text(table, width=_terminal_width()))
     command = shlex.join(["python", "-m", f"experiments.{study.name}", *sys.argv[1:]])
-    details = "" if study.details is None else study.details(grid.cells)
+    details = "" if study.details is None else study.details(grid.arms)
     page = [
         f"# {study.name.replace('_', ' ').capitalize()}",
         study.question,

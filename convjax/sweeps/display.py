@@ -31,7 +31,7 @@ class Cost:
 
 
 class SweepDisplay:
-    """Reports a sweep: runs done, cell, seed, epoch and accuracy in hand, time left from the finished runs."""
+    """Reports a sweep: runs done, arm, seed, epoch and accuracy in hand, time left from the finished runs."""
 
     def __init__(
         self, sweep: Sweep, labels: Mapping[RunConfig, str], costs: Mapping[RunConfig, Cost], *, progress: bool
@@ -50,8 +50,8 @@ class SweepDisplay:
     def plan(self) -> str:
         """`25 runs (5 arms x 5 seeds), 10 done, about 12 min to go`."""
         done = sum(self._sweep.status(config)[0] in ("done", "diverged") for config in self._labels)
-        cells, seeds = len(self._sweep.cells), len(self._sweep.cells[0])
-        text = f"{len(self._labels)} runs ({_count(cells, 'arm')} x {_count(seeds, 'seed')}), {done} done"
+        arms, seeds = len(self._sweep.arms), len(self._sweep.arms[0])
+        text = f"{len(self._labels)} runs ({_count(arms, 'arm')} x {_count(seeds, 'seed')}), {done} done"
         if done == len(self._labels):
             return text
         seconds = self._seconds_left([c for c in self._labels if self._sweep.status(c)[0] == "todo"])

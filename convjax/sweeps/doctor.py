@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.lock import Claimed, describe, last_owner, living_owner
+from convjax.sweeps.lock import Locked, describe, last_owner, living_owner
 from convjax.sweeps.store import Run, find_runs, read_run
 
 Health = Literal["sound", "running", "unfinished", "failed", "leftover", "set aside", "damaged"]
@@ -94,9 +94,9 @@ def mend(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for run in find_runs(folders):
         if run.damage():
             try:
-                with run.claim():
+                with run.lock():
                     aside = run.mend()
-            except Claimed:
+            except Locked:
                 continue
             if aside is not None:
                 moved.append(aside)

@@ -1,4 +1,4 @@
-"""Grids: from value lists to the cells of a sweep. Impossible cells are found here, before anything runs."""
+"""Grids: from value lists to the arms of a sweep. Impossible arms are found here, before anything runs."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ Match = Literal["", "params", "flops"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Arm:
     """One arm of a sweep: a configuration but for its seed.
 
     Attributes:
@@ -34,12 +34,12 @@ class Cell:
         return " ".join(f"{name}={value}" for name, value in self.overrides) or "base"
 
     def runs(self, seeds: Iterable[int]) -> list[RunConfig]:
-        """The cell's configuration once a seed."""
+        """The arm's configuration once a seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True)
-class InvalidCell:
+class InvalidArm:
     """An arm that cannot be, and why."""
 
     label: str
@@ -48,22 +48,22 @@ class InvalidCell:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The cells that can run, in order, and those that cannot."""
+    """The arms that can run, in order, and those that cannot."""
 
-    cells: tuple[Cell, ...]
-    invalid: tuple[InvalidCell, ...] = ()
+    arms: tuple[Arm, ...]
+    invalid: tuple[InvalidArm, ...] = ()
 
     def require_valid(self) -> None:
-        """Refuses a grid with impossible cells.
+        """Refuses a grid with impossible arms.
 
         Raises:
           UserError: naming each and its reason.
         """
         if self.invalid:
-            reasons = "; ".join(f"{cell.label}: {cell.reason}" for cell in self.invalid)
+            reasons = "; ".join(f"{arm.label}: {arm.reason}" for arm in self.invalid)
             count = len(self.invalid)
             raise UserError(
-                f"{count} of {count + len(self.cells)} cells {'is' if count == 1 else 'are'} impossible "
+                f"{count} of {count + len(self.arms)} arms {'is' if count == 1 else 'are'} impossible "
                 f"(--skip_invalid leaves them out): {reasons}"
             )
 
@@ -88,17 +88,17 @@ def product(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 
 def make_grid(
     base: RunConfig,
-    arms: Sequence[Overrides],
+    changes: Sequence[Overrides],
     image_info: Callable[..., tuple[tuple[int, int, int], int]],
     *,
     match: Match = "",
     reference: Overrides | None = None,
 ) -> Grid:
-    """The cells that `arms` describe, each a change of `base`.
+    """The arms that `changes` describe, each a change of `base`.
 
     Args:
       base: what the arms have in common; its seed is not used.
-      arms: changed fields of each cell. Arms that come to the same configuration are one cell.
+      changes: the fields in which each arm differs from `base`. Equal configurations become one arm.
       image_info: image shape and number of classes of a data set, by its name and `RunConfig.data_settings`.
       match: scale all channels of each arm (of a dense net all hidden units) by one factor, so that its parameters
         (`params`) or FLOPs (`flops`) come as close as they can to those of the reference arm.
@@ -107,37 +107,37 @@ def make_grid(
     Raises:
       UserError: an unknown field, or a reference that is itself impossible.
     """
-    if not arms:
+    if not changes:
         raise UserError("the grid is empty; give at least one value to every flag")
-    for name in {name for arm in arms for name in arm}:
+    for name in {name for change in changes for name in change}:
         if name not in FIELD_NAMES or name == "seed":
             raise UserError(f"{name!r} cannot be an axis; expected one of {', '.join(FIELD_NAMES)} (not seed: --seeds)")
 
-    def build(arm: Overrides, scaled: Overrides | None = None) -> tuple[RunConfig, int, int]:
+    def build(change: Overrides, scaled: Overrides | None = None) -> tuple[RunConfig, int, int]:
         # An arm with another network takes from the base what that network has.
-        config = base.with_model(str(arm.get("model", base.model)))
-        config = config.replace(**{"seed": 0, **arm, **(scaled or {})})
+        config = base.with_model(str(change.get("model", base.model)))
+        config = config.replace(**{"seed": 0, **change, **(scaled or {})})
         layers = plan(config, *image_info(config.dataset, **config.data_settings))
         return config, total_parameters(layers), total_flops(layers)
 
     measure = 2 if match == "flops" else 1
-    target = build(arms[0] if reference is None else reference)[measure] if match else 0
-    cells: dict[RunConfig, Cell] = {}
-    invalid: list[InvalidCell] = []
-    for arm in arms:
-        label = " ".join(f"{name}={value}" for name, value in arm.items()) or "base"
+    target = build(changes[0] if reference is None else reference)[measure] if match else 0
+    arms: dict[RunConfig, Arm] = {}
+    invalid: list[InvalidArm] = []
+    for change in changes:
+        label = " ".join(f"{name}={value}" for name, value in change.items()) or "base"
         try:
-            built = build(arm)
+            built = build(change)
             if match and (built[0].layer_channels or built[0].hidden_units):
-                built = _match(lambda scaled, arm=arm: build(arm, scaled), built, measure, target)
+                built = _match(lambda scaled, change=change: build(change, scaled), built, measure, target)
         except UserError as error:
-            invalid.append(InvalidCell(label, str(error)))
+            invalid.append(InvalidArm(label, str(error)))
             continue
         config, parameters, flops = built
-        overrides = tuple((name, str(getattr(config, name))) for name in arm)
-        if config not in cells:
-            cells[config] = Cell(overrides, config, parameters, flops)
-    return Grid(tuple(cells.values()), tuple(invalid))
+        overrides = tuple((name, str(getattr(config, name))) for name in change)
+        if config not in arms:
+            arms[config] = Arm(overrides, config, parameters, flops)
+    return Grid(tuple(arms.values()), tuple(invalid))
 
 
 Built = tuple[RunConfig, int, int]

@@ -1,13 +1,13 @@
-"""Claims: who works on a run. One process at a time, on this machine or another, and never a dead one for long.
+"""Locks: who works on a run. One process at a time, on this machine or another, and never a dead one for long.
 
-A claim is a file `.claim-N` in the run's folder that its owner keeps locked and touches every few seconds. The highest
-N counts. To take over from an owner that has gone is to make `.claim-(N+1)`, which only one process can: file systems
+A lock is a file `.lock-N` in the run's folder that its owner keeps locked and touches every few seconds. The highest
+N counts. To take over from an owner that has gone is to make `.lock-(N+1)`, which only one process can: file systems
 let exactly one of many make a name, even those that know no locks.
 
 Has the owner gone? On one machine the lock tells at once, since the kernel frees it however a process ends. Between
 machines locks may not reach (NFS with `local_lock`, Lustre with `localflock`) or not exist, so there the time of the
 file tells: an owner whose heartbeat stopped for `STALE_SECONDS` is taken for dead. Should it only have slept so long
-(a suspended machine), it finds a higher N before its next write, and stops: see `Claim.require`.
+(a suspended machine), it finds a higher N before its next write, and stops: see `Lock.require`.
 """
 
 import errno
@@ -26,24 +26,24 @@ from typing import Any, Self
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 
-_NAME = re.compile(r"\.claim-(\d+)")
-_SCRATCH = ".claim."
+_NAME = re.compile(r"\.lock-(\d+)")
+_SCRATCH = ".lock."
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
-class Claimed(Exception):
+class Locked(Exception):
     """Another process works on the run. The message says which."""
 
 
-class Claim:
+class Lock:
     """A run taken for this process. Give it back with `close`, or use it as a context."""
 
     def __init__(self, folder: Path):
         """Takes the run in `folder`.
 
         Raises:
-          Claimed: another process has it.
+          Locked: another process has it.
           OSError: the folder cannot be written to.
         """
         self._folder = folder
@@ -51,7 +51,7 @@ class Claim:
         while True:
             number = _newest(folder)
             if (owner := _living(folder, number)) is not None:
-                raise Claimed(f"{folder} is being run by {describe(owner)}")
+                raise Locked(f"{folder} is being run by {describe(owner)}")
             self._number = number + 1
             with suppress(FileExistsError):  # somebody was quicker: look again who it is
                 self._descriptor = self._make()
@@ -94,16 +94,16 @@ class Claim:
             content = content[os.write(descriptor, content) :]
 
     def _tidy(self) -> None:
-        """Removes older claims, and what killed processes left of making theirs.
+        """Removes older locks, and what killed processes left of making theirs.
 
         Raises:
-          Claimed: ours is not the newest. Somebody as slow as two claims of others makes a name that has come and gone.
+          Locked: ours is not the newest. Somebody as slow as two locks of others makes a name that has come and gone.
         """
         for other in sorted(_numbers(self._folder), reverse=True):
             if other > self._number:
                 os.close(self._descriptor)
                 self._path.unlink(missing_ok=True)
-                raise Claimed(f"{self._folder} is being run by another process")
+                raise Locked(f"{self._folder} is being run by another process")
             if other < self._number:
                 _path(self._folder, other).unlink(missing_ok=True)
         for left in self._folder.glob(f"{_SCRATCH}*"):
@@ -122,10 +122,10 @@ class Claim:
         """Makes sure that the run is still ours; call it before a write.
 
         Raises:
-          Claimed: this process was still for so long that another took the run over.
+          Locked: this process was still for so long that another took the run over.
         """
         if _newest(self._folder) != self._number:
-            raise Claimed(f"{self._folder} was taken over while this process was suspended")
+            raise Locked(f"{self._folder} was taken over while this process was suspended")
 
     def close(self) -> None:
         """Gives the run back."""
@@ -145,7 +145,7 @@ class Claim:
 
 
 def last_owner(folder: Path) -> dict[str, Any]:
-    """Who made the newest claim, whether it still holds or not; empty where there is none."""
+    """Who made the newest lock, whether it still holds or not; empty where there is none."""
     number = _newest(folder)
     return _read(_path(folder, number)) if number else {}
 
@@ -156,7 +156,7 @@ def living_owner(folder: Path) -> dict[str, Any] | None:
 
 
 def _living(folder: Path, number: int) -> dict[str, Any] | None:
-    """The owner of a claim, if there is such a claim and its owner lives."""
+    """The owner of a lock, if there is such a lock and its owner lives."""
     path = _path(folder, number)
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -219,7 +219,7 @@ def _newest(folder: Path) -> int:
 
 
 def _path(folder: Path, number: int) -> Path:
-    return folder / f".claim-{number}"
+    return folder / f".lock-{number}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convjax.config import RunConfig
 from convjax.errors import UnavailableError, UserError
-from convjax.sweeps.lock import Claimed
+from convjax.sweeps.lock import Locked
 
 if TYPE_CHECKING:
     from convjax.sweeps.runner import Sweep, SweepOptions, SweepReporter
@@ -24,7 +24,7 @@ def run_on_ray(sweep: "Sweep", open_runs: Sequence[RunConfig], how: "SweepOption
     """Does `open_runs` as tasks of a Ray cluster.
 
     The driver holds nothing that the store does not: killed, it may be started again at any time, and tasks that the
-    old one left behind keep their claims, so that no run is done twice.
+    old one left behind keep their locks, so that no run is done twice.
 
     Raises:
       UserError: Ray is not installed.
@@ -76,11 +76,11 @@ def run_on_ray(sweep: "Sweep", open_runs: Sequence[RunConfig], how: "SweepOption
 
 def _task(sweep: "Sweep", config: RunConfig) -> bool:
     """Does a run on a worker. False where another process has it."""
-    from convjax.sweeps.runner import claim_and_attempt
+    from convjax.sweeps.runner import lock_and_attempt
 
     try:
-        claim_and_attempt(sweep, config)
-    except Claimed:
+        lock_and_attempt(sweep, config)
+    except Locked:
         return False
     return True
 

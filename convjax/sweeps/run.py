@@ -16,7 +16,7 @@ from convjax.config import FOLDER, RunConfig
 from convjax.errors import UserError
 from convjax.files import disk_errors
 from convjax.nn.geometry import total_flops, total_parameters
-from convjax.sweeps.lock import Claim
+from convjax.sweeps.lock import Lock
 from convjax.sweeps.store import Run
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def require_same_data(run: Run, config: RunConfig, options: Options) -> None:
     try:
         written = run.config()
         begun = run.result() is not None or (run.path / "checkpoints").exists()
-    except UserError:  # damaged, and set aside as soon as the run is claimed
+    except UserError:  # damaged, and set aside as soon as the run is locked
         return
     if not begun or written is None:
         return
@@ -141,7 +141,7 @@ def require_validation(config: RunConfig, options: Options) -> None:
 
 
 def execute(
-    configs: Sequence[RunConfig], experiment: str, options: Options, reporter: Reporter, *, claims: Sequence[Claim] = ()
+    configs: Sequence[RunConfig], experiment: str, options: Options, reporter: Reporter, *, locks: Sequence[Lock] = ()
 ) -> list[dict[str, Any]]:
     """Runs each of `configs` to its end, or goes on with it, and returns the results (each a result.json).
 
@@ -149,19 +149,19 @@ def execute(
     run that is done is not run again. SIGINT and SIGTERM save a checkpoint and raise KeyboardInterrupt.
 
     Args:
-      claims: of the runs, where the caller has them already.
+      locks: of the runs, where the caller has them already.
 
     Raises:
       UserError: the configuration is impossible for the data.
       UnavailableError: the data cannot be had.
-      Claimed: another process works on one of the runs.
+      Locked: another process works on one of the runs.
       DiskError: the store cannot be written to.
     """
     if options.processes > 1:
         from convjax.training import devices as parallel
 
-        return parallel.together(lambda: _execute(configs, experiment, options, reporter, claims, parallel.share))
-    return _execute(configs, experiment, options, reporter, claims, lambda make: make())
+        return parallel.together(lambda: _execute(configs, experiment, options, reporter, locks, parallel.share))
+    return _execute(configs, experiment, options, reporter, locks, lambda make: make())
 
 
 def _execute(
@@ -169,22 +169,22 @@ def _execute(
     experiment: str,
     options: Options,
     reporter: Reporter,
-    claims: Sequence[Claim],
+    locks: Sequence[Lock],
     share: Callable[[Callable[[], Any]], Any],
 ) -> list[dict[str, Any]]:
     """See `execute`. `share` is how all processes come to know what the first finds in the store."""
     runs = [Run.of(options.workdir, experiment, config) for config in configs]
-    held = list(claims)
+    held = list(locks)
     with ExitStack() as stack:
 
-        def claim() -> list[int]:
+        def lock() -> list[int]:
             """Which runs are to be trained; they are then ours."""
             for run, config in zip(runs, configs, strict=True):
                 require_same_data(run, config, options)
-            # A run that is done is read without a claim: its store may be read-only.
+            # A run that is done is read without a lock: its store may be read-only.
             if options.resume and all(run.is_done() for run in runs):
                 return []
-            held.extend(() if claims else [stack.enter_context(run.claim()) for run in runs])
+            held.extend(() if locks else [stack.enter_context(run.lock()) for run in runs])
             for run in runs:
                 if not options.resume:
                     run.reset()
@@ -193,7 +193,7 @@ def _execute(
             return [index for index, run in enumerate(runs) if run.result() is None]
 
         stack.enter_context(disk_errors(options.workdir))
-        todo = share(claim)
+        todo = share(lock)
         if todo and _leads(options):
             _train([runs[index] for index in todo], [configs[index] for index in todo], options, reporter, held)
         elif todo:
@@ -256,7 +256,7 @@ def _train(
     configs: Sequence[RunConfig],
     options: Options,
     reporter: Reporter,
-    claims: Sequence[Claim],
+    locks: Sequence[Lock],
 ) -> None:
     """Trains unfinished runs, vectorised where there are several, and writes their results."""
     import jax
@@ -271,8 +271,8 @@ def _train(
 
     def hold() -> None:
         """Before a write: the runs must still be ours."""
-        for claim in claims:
-            claim.require()
+        for lock in locks:
+            lock.require()
 
     started = time.perf_counter()
     backend.enable_compilation_cache()

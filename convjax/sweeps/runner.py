@@ -1,7 +1,7 @@
 """The sweep runner: does the runs that have no result yet, here, in worker processes, or on a Ray cluster.
 
-Whoever works on a run holds its claim (see `convjax.sweeps.store`), so any number of runners may share one store: a
-run that another has claimed is left to it and looked at again later. Nothing is remembered but what the store holds.
+Whoever works on a run holds its lock (see `convjax.sweeps.store`), so any number of runners may share one store: a
+run that another has locked is left to it and looked at again later. Nothing is remembered but what the store holds.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from convjax.config import FOLDER, RunConfig
 from convjax.errors import UserError
 from convjax.files import DiskError
 from convjax.sweeps.grid import program_of
-from convjax.sweeps.lock import Claim, Claimed
+from convjax.sweeps.lock import Lock, Locked
 from convjax.sweeps.run import Options, Reporter, Silent, execute, load_dataset, require_same_data, require_validation
 from convjax.sweeps.store import Run
 
@@ -38,7 +38,7 @@ class SweepOptions:
 
     Attributes:
       executor: `local`, or `ray` for a Ray cluster.
-      seed_mode: `serial` does one run after another; `vmap` trains all seeds of all cells that one program fits (see
+      seed_mode: `serial` does one run after another; `vmap` trains all seeds of all arms that one program fits (see
         `convjax.sweeps.grid.program_of`) at once; `processes` shares the runs among worker processes; `auto` is
         `vmap` on an accelerator and `serial` on CPU, where vectorised runs are slower.
       lanes: how many runs `vmap` trains at once on each device.
@@ -82,19 +82,19 @@ class Sweep:
     """Runs of one experiment in one store.
 
     Attributes:
-      cells: the configurations of each cell, one a seed.
+      arms: the configurations of each arm, one a seed.
       started: wall time the sweep started; a failure recorded after it is not tried again.
     """
 
     experiment: str
-    cells: tuple[tuple[RunConfig, ...], ...]
+    arms: tuple[tuple[RunConfig, ...], ...]
     options: Options
     started: float = dataclasses.field(default_factory=time.time)
 
     @functools.cached_property
     def configs(self) -> list[RunConfig]:
-        """Every run, cell by cell."""
-        return list(itertools.chain.from_iterable(self.cells))
+        """Every run, arm by arm."""
+        return list(itertools.chain.from_iterable(self.arms))
 
     def run(self, config: RunConfig) -> Run:
         """The directory of a run."""
@@ -132,7 +132,7 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
         for config in sweep.configs:
             run = sweep.run(config)
             if run.path.exists():
-                with run.claim():
+                with run.lock():
                     run.reset()
         sweep = dataclasses.replace(sweep, options=dataclasses.replace(sweep.options, resume=True))
     _mend(sweep)
@@ -167,7 +167,7 @@ def _mend(sweep: Sweep) -> None:
     for config in sweep.configs:
         run = sweep.run(config)
         if (run.path / "result.json").exists() and run.damage():
-            with suppress(Claimed), run.claim():
+            with suppress(Locked), run.lock():
                 run.mend()
 
 
@@ -218,34 +218,34 @@ def _run_groups(sweep: Sweep, groups: Sequence[list[RunConfig]], reporter: Sweep
 
 
 def _run_group(sweep: Sweep, group: list[RunConfig], reporter: SweepReporter) -> list[RunConfig]:
-    """Does those runs of the group that nobody else has claimed; returns the others."""
+    """Does those runs of the group that nobody else has locked; returns the others."""
     with ExitStack() as stack:
-        claims: dict[RunConfig, Claim] = {}
+        locks: dict[RunConfig, Lock] = {}
         for config in group:
-            with suppress(Claimed):
-                claims[config] = stack.enter_context(sweep.run(config).claim())
-        # Another process may have finished some between our look and our claim.
-        mine = [config for config in claims if sweep.status(config)[0] == "todo"]
+            with suppress(Locked):
+                locks[config] = stack.enter_context(sweep.run(config).lock())
+        # Another process may have finished some between our look and our lock.
+        mine = [config for config in locks if sweep.status(config)[0] == "todo"]
         if mine:
-            with suppress(Claimed):  # we were suspended for so long that another took a run over
-                attempt(sweep, mine, reporter.started(mine[0]), [claims[config] for config in mine])
-        _settle(sweep, list(claims), reporter)
-        return [config for config in group if config not in claims]
+            with suppress(Locked):  # we were suspended for so long that another took a run over
+                attempt(sweep, mine, reporter.started(mine[0]), [locks[config] for config in mine])
+        _settle(sweep, list(locks), reporter)
+        return [config for config in group if config not in locks]
 
 
-def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, claims: Sequence[Claim]) -> None:
-    """Does runs whose claims we hold; an error is recorded in the directory of the run that it comes from.
+def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, locks: Sequence[Lock]) -> None:
+    """Does runs whose locks we hold; an error is recorded in the directory of the run that it comes from.
 
     Of several runs trained at once any may be the one at fault, or there may be too many for the device's memory:
     they are tried again by halves.
 
     Raises:
-      Claimed: one of the claims was lost.
+      Locked: one of the locks was lost.
       DiskError: nothing can be recorded, and the next run would fare no better.
     """
     try:
-        execute(configs, sweep.experiment, sweep.options, reporter, claims=claims)
-    except (Claimed, DiskError):
+        execute(configs, sweep.experiment, sweep.options, reporter, locks=locks)
+    except (Locked, DiskError):
         raise
     except Exception as error:
         todo = [config for config in configs if sweep.status(config)[0] == "todo"]
@@ -255,20 +255,20 @@ def attempt(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, clai
             return
         middle = -(-len(todo) // 2)
         for half in filter(None, (todo[:middle], todo[middle:])):
-            attempt(sweep, half, reporter, claims)
+            attempt(sweep, half, reporter, locks)
 
 
-def claim_and_attempt(sweep: Sweep, config: RunConfig) -> None:
+def lock_and_attempt(sweep: Sweep, config: RunConfig) -> None:
     """Does a run if it is still to do; workers call this.
 
     Raises:
-      Claimed: another process has it.
+      Locked: another process has it.
     """
     if sweep.status(config)[0] == "todo":
-        with sweep.run(config).claim() as claim:
-            # Another process may have finished it between our look and our claim.
+        with sweep.run(config).lock() as lock:
+            # Another process may have finished it between our look and our lock.
             if sweep.status(config)[0] == "todo":
-                attempt(sweep, [config], Silent(), [claim])
+                attempt(sweep, [config], Silent(), [lock])
 
 
 def _settle(sweep: Sweep, configs: Sequence[RunConfig], reporter: SweepReporter) -> list[RunConfig]:
@@ -284,7 +284,7 @@ def _settle(sweep: Sweep, configs: Sequence[RunConfig], reporter: SweepReporter)
 
 
 def _run_in_processes(sweep: Sweep, open_runs: list[RunConfig], jobs: int, reporter: SweepReporter) -> None:
-    """Shares the runs among worker processes, which find their work as independent runners do: by claims.
+    """Shares the runs among worker processes, which find their work as independent runners do: by locks.
 
     A worker has as many threads as a single process would: with fewer, the sums inside matrix products would be
     split otherwise, and the numbers would not be those of the other modes.
@@ -303,7 +303,7 @@ def _run_in_processes(sweep: Sweep, open_runs: list[RunConfig], jobs: int, repor
                 if worker is None:
                     start(place)
                 elif not worker.is_alive():
-                    # 0: it found all other runs claimed. Those may come free again, should their owners die.
+                    # 0: it found all other runs locked. Those may come free again, should their owners die.
                     if worker.exitcode:
                         _record_death(sweep, open_runs, worker)
                     start(place)
@@ -327,8 +327,8 @@ def _work(sweep: Sweep, place: int, jobs: int, parent: int) -> None:
     configs = sweep.configs
     with suppress(KeyboardInterrupt), _exit_on(DiskError):
         for config in configs[place::jobs] + [c for index, c in enumerate(configs) if index % jobs != place]:
-            with suppress(Claimed):
-                claim_and_attempt(sweep, config)
+            with suppress(Locked):
+                lock_and_attempt(sweep, config)
 
 
 @contextmanager
@@ -354,5 +354,5 @@ def _record_death(sweep: Sweep, open_runs: Sequence[RunConfig], worker: multipro
     code = worker.exitcode or 0
     reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     for config in open_runs:
-        if sweep.run(config).claimant() == worker.pid and sweep.status(config)[0] == "todo":
+        if sweep.run(config).owner_pid() == worker.pid and sweep.status(config)[0] == "todo":
             sweep.run(config).fail(RuntimeError(f"its worker process ended with {reason}"), "")

@@ -2,7 +2,7 @@
 
 `config.json` is written first, `metrics.jsonl` grows by a line an epoch, `predictions.npy`, `labels.npy` and
 `SHA256SUMS` (of all of these; for `sha256sum -c`) come at the end and `result.json` last of all: its presence means
-done. `failure.json` tells of an error; the next try removes it. Who works on a run holds its claim (see `claims`).
+done. `failure.json` tells of an error; the next try removes it. Who works on a run holds its lock (see `locks`).
 What is set aside goes into a folder `DIGEST.old-N` or `DIGEST.damaged-N`, which is no run: a digest has no dot.
 """
 
@@ -30,7 +30,7 @@ from convjax.files import (
     write_json_atomic,
     write_text_atomic,
 )
-from convjax.sweeps.lock import Claim, last_owner
+from convjax.sweeps.lock import Lock, last_owner
 
 if TYPE_CHECKING:
     import pandas
@@ -71,19 +71,19 @@ class Run:
         """Digest of the configuration."""
         return self.path.name
 
-    def claim(self) -> Claim:
-        """Takes the run for this process: no other gets it until the claim is closed or this process is gone.
+    def lock(self) -> Lock:
+        """Takes the run for this process: no other gets it until the lock is closed or this process is gone.
 
         Raises:
-          Claimed: another process has it.
+          Locked: another process has it.
           DiskError: the folder cannot be written to.
         """
         with disk_errors(self.path):  # such as a read-only store
             self.path.mkdir(parents=True, exist_ok=True)
-            return Claim(self.path)
+            return Lock(self.path)
 
-    def claimant(self) -> int | None:
-        """Process id of the last claim, whether it still holds or not."""
+    def owner_pid(self) -> int | None:
+        """Process id of the last lock, whether it still holds or not."""
         return last_owner(self.path).get("pid")
 
     def result(self) -> dict[str, Any] | None:
@@ -199,7 +199,7 @@ class Run:
     def mend(self) -> Path | None:
         """Sets aside what is damaged, so that the run can go on from what is sound; the folder it went to, or None.
 
-        Needs the run's claim. Nothing is deleted: the folder is `DIGEST.damaged-N`, with the reasons in `why.json`.
+        Needs the run's lock. Nothing is deleted: the folder is `DIGEST.damaged-N`, with the reasons in `why.json`.
         """
         found = self.damage()
         if not found:

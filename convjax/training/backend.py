@@ -40,7 +40,7 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def jit_briefly(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def jit_unoptimized(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`jax.jit` of what runs seldom, and on a CPU takes longer to optimise than to run: there it is not optimised.
 
     For random numbers and sorting, which gives the same bits. The initial weights of the chapter's network take 0.6 s

@@ -27,7 +27,7 @@ from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
 from convjax.nn.shard import Shard
 from convjax.notation import parse
-from convjax.training.backend import jit_briefly
+from convjax.training.backend import jit_unoptimized
 
 EVAL_CHUNK = 125
 """Images that evaluation works on together, at most; where it was fastest on CPU."""
@@ -249,7 +249,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
     return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
-@functools.partial(jit_briefly, static_argnames="task")
+@functools.partial(jit_unoptimized, static_argnames="task")
 def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Task) -> TrainState:
     """Fresh parameters (Glorot-uniform kernels, zero biases) and optimizer state."""
     params = task.model.init(key, jnp.zeros((1, *task.image_shape)))["params"]
@@ -377,7 +377,7 @@ def train_step(
     return new_state, Sums(loss * count, correct, count)
 
 
-@functools.partial(jit_briefly, static_argnames=("examples", "batch_size"))
+@functools.partial(jit_unoptimized, static_argnames=("examples", "batch_size"))
 def epoch_order(key: PRNGKeyArray, epoch: jax.Array, *, examples: int, batch_size: int) -> Int[Array, "steps batch"]:
     """The shuffled example indices of an epoch, a row a step; -1 fills up the last row."""
     order = jax.random.permutation(jax.random.fold_in(key, epoch), examples).astype(jnp.int32)

@@ -74,8 +74,8 @@ def test_telling_channels_answer_and_differ():
     maps[..., 2] = np.eye(4)[::-1]  # another pattern
     maps[0, 0, 3] = 1e-3  # hardly answers
     assert activations.strongest_channels(maps, 2) == [0, 1]
-    assert activations.telling_channels(maps, 2) == [0, 2]
-    assert activations.telling_channels(maps, 5) == [0, 2, 1]
+    assert activations.distinct_channels(maps, 2) == [0, 2]
+    assert activations.distinct_channels(maps, 5) == [0, 2, 1]
 
 
 @pytest.mark.parametrize(

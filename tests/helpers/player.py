@@ -21,7 +21,7 @@ RESULT = {
 def play(workdir, result=RESULT):
     """All that a run does to its folder, with a file for a checkpoint."""
     run = Run.of(workdir, "study", CONFIG)
-    with run.claim() as claim:
+    with run.lock() as lock:
         run.mend()
         if run.result() is not None:
             return
@@ -30,7 +30,7 @@ def play(workdir, result=RESULT):
         done = len(checkpoint.read_text()) if checkpoint.exists() else 0
         run.keep_metrics(10 * done)
         for line in LINES[done:]:
-            claim.require()
+            lock.require()
             run.add_metrics(line)
             temporary = run.path / "checkpoint.tmp"
             temporary.write_text("x" * line["epoch"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from convjax.nn.fast.strided import one_pass, overlap_add, strided
+from convjax.nn.fast.strided import compiled_apart, overlap_add, strided
 from convjax.nn.pool import avg_pool, max_pool
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -96,7 +96,7 @@ def test_strided():
 
 def test_one_pass_is_not_merged_into_its_users():
     """On CPU the compiled program calls it: nothing that reads the result computes it again."""
-    double = one_pass(lambda factor, x: factor * x)
+    double = compiled_apart(lambda factor, x: factor * x)
     program = jax.jit(lambda x: jnp.sum(jnp.sin(double(2.0, x)))).lower(jnp.ones(1000)).compile().as_text()
     assert "call(" in program
     assert jax.grad(lambda x: double(2.0, x))(1.0) == 2.0

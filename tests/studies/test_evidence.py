@@ -14,14 +14,14 @@ SHAPE = ((28, 28, 1), 10)
 
 
 def study(row, base, arms, accuracy, *, measured=None, match="", **more):
-    cells = make_grid(base, arms, lambda name: SHAPE, match=match).cells
+    arms = make_grid(base, arms, lambda name: SHAPE, match=match).arms
     rows = [
-        row(cell.config.replace(seed=seed), accuracy(cell.config) + seed / 1000, **more)
-        for cell in cells
+        row(arm.config.replace(seed=seed), accuracy(arm.config) + seed / 1000, **more)
+        for arm in arms
         for seed in range(3)
     ]
     kept = {} if measured is None else {one["digest"]: {"probe": measured(one)} for one in rows}
-    return StudyRuns(cells, pd.DataFrame(rows), kept)
+    return StudyRuns(arms, pd.DataFrame(rows), kept)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_values_are_those_of_the_arm_by_seed(evidence):
 
 
 def test_a_scaled_arm_is_named_by_its_own_field(evidence):
-    cell = evidence.cell(study="flops", kernel_size="5-3-3")
-    assert cell.config.channels != "32-64-64"
+    arm = evidence.arm(study="flops", kernel_size="5-3-3")
+    assert arm.config.channels != "32-64-64"
     assert evidence.values(study="flops", kernel_size="5-3-3")[0] == 0.7
-    assert evidence.cell(study="flops", channels="32-64-64").label == "kernel_size=3"
+    assert evidence.arm(study="flops", channels="32-64-64").label == "kernel_size=3"
 
 
 def test_an_arm_must_be_the_only_one(evidence):
@@ -67,8 +67,8 @@ def test_an_arm_without_a_finished_run_is_told(row):
     assert not Evidence({"one": whole}).unfinished()
     frame = whole.frame.copy()
     frame.loc[frame["kernel_size"] == "3", "status"] = "failed"
-    assert Evidence({"one": StudyRuns(whole.cells, frame)}).unfinished()
-    assert Evidence({"one": StudyRuns(whole.cells, whole.frame[whole.frame["kernel_size"] == "3"])}).unfinished()
+    assert Evidence({"one": StudyRuns(whole.arms, frame)}).unfinished()
+    assert Evidence({"one": StudyRuns(whole.arms, whole.frame[whole.frame["kernel_size"] == "3"])}).unfinished()
 
 
 def test_runs_without_a_value_are_no_values(row):
@@ -79,8 +79,8 @@ def test_runs_without_a_value_are_no_values(row):
         row(config.replace(seed=2), math.nan, status="failed"),
         row(config.replace(seed=3), 0.1, status="diverged"),
     ]
-    cells = make_grid(config, [{}], lambda name: SHAPE).cells
-    assert Evidence({"one": StudyRuns(cells, pd.DataFrame(rows))}).values() == {0: 0.9, 3: 0.1}
+    arms = make_grid(config, [{}], lambda name: SHAPE).arms
+    assert Evidence({"one": StudyRuns(arms, pd.DataFrame(rows))}).values() == {0: 0.9, 3: 0.1}
 
 
 def test_facts_say_what_was_run(evidence):

@@ -18,16 +18,16 @@ def evidence_of(claim, accuracy, measured=None):
     studies = {}
     for name, study in claim.studies.items():
         arms = [{**arm, **axes} for arm in (study.arms or [{}]) for axes in product(study.axes)]
-        cells = make_grid(RunConfig(**study.base), arms, SHAPES.__getitem__, match=study.match).cells
+        arms = make_grid(RunConfig(**study.base), arms, SHAPES.__getitem__, match=study.match).arms
         rows, kept = [], {}
-        for cell in cells:
+        for arm in arms:
             for seed, noise in enumerate(NOISE):
-                config = cell.config.replace(seed=seed)
+                config = arm.config.replace(seed=seed)
                 value = accuracy(config) + noise
                 rows.append({**config.to_dict(), "digest": config.digest, "status": "done", "test_accuracy": value})
                 if measured is not None:
                     kept[config.digest] = measured(config, noise)
-        studies[name] = StudyRuns(cells, pd.DataFrame(rows), kept)
+        studies[name] = StudyRuns(arms, pd.DataFrame(rows), kept)
     return Evidence(studies)
 
 

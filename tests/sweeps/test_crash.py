@@ -91,7 +91,7 @@ def test_a_crash_while_a_run_is_reset_loses_nothing(tmp_path):
 
     def reset(place):
         run = Run.of(place, "study", CONFIG)
-        with run.claim():
+        with run.lock():
             run.reset()
 
     def check(place):
@@ -212,7 +212,7 @@ def kill_players(tmp_path, killer, moments):
         run = Run.of(place, "study", CONFIG)
         if (run.path / "config.json").exists():
             assert read_run(run)["status"] in ("unfinished", "done")
-        play(place)  # takes the dead process's claim over
+        play(place)  # takes the dead process's lock over
         assert contents(place) == expected
         assert not list(place.rglob("*.damaged-*"))
     print(f"{kills} processes killed at {operations} file operations of the store")

@@ -183,7 +183,7 @@ def test_every_flipped_bit_of_a_result_is_found_or_harmless(run):
     assert read_run(run) == sound
 
 
-def test_predictions_that_claim_to_be_enormous_are_not_allocated(run):
+def test_predictions_that_lock_to_be_enormous_are_not_allocated(run):
     header = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,), }"
     (run.path / "predictions.npy").write_bytes(header.ljust(127) + b"\n")
     with pytest.raises(UserError, match="run it again"):

@@ -60,11 +60,11 @@ def test_each_run_is_told_for_what_it_is(store):
 
 def test_a_run_in_hand_is_running_and_one_whose_owner_died_is_not(store):
     folder, runs = store
-    with runs["unfinished"].claim():
+    with runs["unfinished"].lock():
         [finding] = [finding for finding in doctor.examine([folder]) if finding.health == "running"]
         assert finding.path == str(runs["unfinished"].path)
         assert f"process {os.getpid()}" in finding.what
-    [path] = runs["unfinished"].path.glob(".claim-*")
+    [path] = runs["unfinished"].path.glob(".lock-*")
     path.write_text(path.read_text().replace("released", "forgotten"))  # as a killed process leaves it
     [finding] = [finding for finding in doctor.examine([folder]) if finding.health == "unfinished"]
     assert f"process {os.getpid()}" in finding.what

@@ -1,4 +1,4 @@
-"""Grids: products, impossible cells, matching of parameters and FLOPs."""
+"""Grids: products, impossible arms, matching of parameters and FLOPs."""
 
 import itertools
 
@@ -20,8 +20,8 @@ def test_product_has_every_combination_the_last_axis_fastest():
 
 def test_cells_carry_label_config_and_cost():
     grid = make_grid(RunConfig(seed=7), product({"kernel_size": ["3", "5-3-3"]}), info)
-    assert [cell.label for cell in grid.cells] == ["kernel_size=3", "kernel_size=5-3-3"]
-    first = grid.cells[0]
+    assert [arm.label for arm in grid.arms] == ["kernel_size=3", "kernel_size=5-3-3"]
+    first = grid.arms[0]
     assert (first.parameters, first.flops) == (93_322, 5_588_480)
     assert first.config.seed == 0
     assert [config.seed for config in first.runs([2, 3])] == [2, 3]
@@ -29,15 +29,15 @@ def test_cells_carry_label_config_and_cost():
 
 def test_equal_arms_are_one_cell():
     grid = make_grid(RunConfig(), product({"kernel_size": ["3", "3x3", "3-3-3", "4"]}), info)
-    assert [cell.label for cell in grid.cells] == ["kernel_size=3", "kernel_size=4"]
+    assert [arm.label for arm in grid.arms] == ["kernel_size=3", "kernel_size=4"]
 
 
 def test_impossible_cells_are_listed_with_their_reason_and_refused():
     grid = make_grid(RunConfig(), product({"kernel_size": ["3", "5", "x"]}), info)
-    assert [cell.label for cell in grid.cells] == ["kernel_size=3"]
-    assert [cell.label for cell in grid.invalid] == ["kernel_size=5", "kernel_size=x"]
+    assert [arm.label for arm in grid.arms] == ["kernel_size=3"]
+    assert [arm.label for arm in grid.invalid] == ["kernel_size=5", "kernel_size=x"]
     assert "conv2d_3" in grid.invalid[0].reason
-    with pytest.raises(UserError, match=r"2 of 3 cells are impossible .*--skip_invalid.*conv2d_3"):
+    with pytest.raises(UserError, match=r"2 of 3 arms are impossible .*--skip_invalid.*conv2d_3"):
         grid.require_valid()
 
 
@@ -54,10 +54,10 @@ def test_match_makes_arms_comparable(match, measure):
     reference = {"kernel_size": "3"}
     grid = make_grid(base, arms, info, match=match, reference=reference)
     target = measure(plan(base, *info("mnist")))
-    for cell in grid.cells:
-        assert measure(plan(cell.config, *info("mnist"))) == pytest.approx(target, rel=0.04), cell.label
+    for arm in grid.arms:
+        assert measure(plan(arm.config, *info("mnist"))) == pytest.approx(target, rel=0.04), arm.label
     # The reference itself is left as it is.
-    assert grid.cells[1].config.channels == "32-64-64"
+    assert grid.arms[1].config.channels == "32-64-64"
 
 
 def test_match_is_the_nearest_of_all_scalings():
@@ -65,19 +65,19 @@ def test_match_is_the_nearest_of_all_scalings():
     base = RunConfig(padding="same")
     grid = make_grid(base, [{"kernel_size": "3"}, {"kernel_size": "5"}], info, match="params")
     target = 257_162
-    assert grid.cells[0].parameters == target
+    assert grid.arms[0].parameters == target
 
     def count(factor):
         channels = "-".join(str(max(1, round(c * factor))) for c in (32, 64, 64))
         return total_parameters(plan(base.replace(kernel_size="5", channels=channels), *info("mnist")))
 
     best = min(abs(count(factor / 1000) - target) for factor in range(1, 1500))
-    assert abs(grid.cells[1].parameters - target) == best
+    assert abs(grid.arms[1].parameters - target) == best
 
 
 def test_a_dense_net_is_matched_by_its_units():
     arms = [{"model": "convnet"}, {"model": "dense"}]
-    by_params, by_flops = (make_grid(RunConfig(), arms, info, match=match).cells[1] for match in ("params", "flops"))
+    by_params, by_flops = (make_grid(RunConfig(), arms, info, match=match).arms[1] for match in ("params", "flops"))
     # 785 n + 10 (n + 1) parameters nearest to 93,322, and 2 (784 n + 10 n) FLOPs nearest to 5,588,480.
     assert by_params.config.dense_units == str(round((93_322 - 10) / 795)) == "117"
     assert by_flops.config.dense_units == str(round(5_588_480 / 1588)) == "3519"
@@ -86,11 +86,11 @@ def test_a_dense_net_is_matched_by_its_units():
 
 def test_an_arm_with_another_network_takes_from_the_base_what_that_has():
     base = RunConfig(channels="4-6", kernel_size="5", conv="xla", epochs=3)
-    convnet, dense, local = make_grid(base, product({"model": ["convnet", "dense", "local"]}), info).cells
+    convnet, dense, local = make_grid(base, product({"model": ["convnet", "dense", "local"]}), info).arms
     assert convnet.config == base
     assert dense.config == RunConfig(model="dense", epochs=3)
     assert local.config == RunConfig(model="local", channels="4-6", kernel_size="5", epochs=3)
     # Hidden units that are not the base network's own are everybody's.
-    assert make_grid(base.replace(dense_units="9"), [{"model": "dense"}], info).cells[0].config.dense_units == "9"
+    assert make_grid(base.replace(dense_units="9"), [{"model": "dense"}], info).arms[0].config.dense_units == "9"
     # What an arm itself says must have an effect.
     assert make_grid(base, [{"model": "dense", "channels": "4"}], info).invalid

@@ -26,7 +26,7 @@ pytestmark = [
 BASE = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=40)
 
 
-def cells(seeds=4):
+def arms(seeds=4):
     return tuple(tuple(BASE.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in ("3", "2"))
 
 
@@ -44,7 +44,7 @@ def cluster(monkeypatch):
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("local")
-    run_sweep(Sweep("study", cells(), Options(workdir=str(workdir))), SweepOptions(seed_mode="serial"), Recorder())
+    run_sweep(Sweep("study", arms(), Options(workdir=str(workdir))), SweepOptions(seed_mode="serial"), Recorder())
     return outcomes(workdir)
 
 
@@ -61,7 +61,7 @@ class Log(Recorder):
 def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(cluster, tmp_path, expected):
     victim = cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
-    sweep = Sweep("study", cells(), Options(workdir=str(tmp_path)))
+    sweep = Sweep("study", arms(), Options(workdir=str(tmp_path)))
     killed = threading.Event()
 
     class Killer(Log):
@@ -85,10 +85,10 @@ DRIVER = """
 import sys
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from tests.sweeps.test_ray import cells
+from tests.sweeps.test_ray import arms
 from tests.sweeps.test_runner import Recorder
 how = SweepOptions(executor="ray", ray_address=sys.argv[2])
-run_sweep(Sweep("study", cells(), Options(workdir=sys.argv[1])), how, Recorder())
+run_sweep(Sweep("study", arms(), Options(workdir=sys.argv[1])), how, Recorder())
 """
 
 
@@ -104,7 +104,7 @@ def test_a_killed_driver_is_started_again(cluster, tmp_path, expected):
     assert 0 < len(list(Path(tmp_path).glob("study/*/result.json"))) < 8
     log = Log()
     run_sweep(
-        Sweep("study", cells(), Options(workdir=str(tmp_path))),
+        Sweep("study", arms(), Options(workdir=str(tmp_path))),
         SweepOptions(executor="ray", ray_address=cluster.address),
         log,
     )
@@ -113,12 +113,12 @@ def test_a_killed_driver_is_started_again(cluster, tmp_path, expected):
 
 
 def test_a_request_that_no_machine_meets_is_refused(cluster, tmp_path):
-    sweep = Sweep("study", cells(1), Options(workdir=str(tmp_path)))
+    sweep = Sweep("study", arms(1), Options(workdir=str(tmp_path)))
     with pytest.raises(UserError, match="--ray_gpus"):
         run_sweep(sweep, SweepOptions(executor="ray", ray_address=cluster.address, ray_gpus=1), Recorder())
 
 
 def test_no_cluster_is_one_line(tmp_path):
-    sweep = Sweep("study", cells(1), Options(workdir=str(tmp_path)))
+    sweep = Sweep("study", arms(1), Options(workdir=str(tmp_path)))
     with pytest.raises(UnavailableError, match="no Ray cluster"):
         run_sweep(sweep, SweepOptions(executor="ray", ray_address="auto"), Recorder())

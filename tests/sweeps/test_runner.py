@@ -53,8 +53,8 @@ def outcomes(workdir):
 
 
 def make_sweep(small, workdir, kernels=("3", "2"), seeds=2, **options):
-    cells = tuple(tuple(small.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in kernels)
-    return Sweep("study", cells, Options(workdir=str(workdir), **options))
+    arms = tuple(tuple(small.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in kernels)
+    return Sweep("study", arms, Options(workdir=str(workdir), **options))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(mode, small, tmp_path):
     assert "4001" in sweep.run(bad).failure()["error"].replace(",", "")
     # The next sweep tries it again.
     again = Recorder()
-    run_sweep(Sweep("study", sweep.cells, sweep.options), SweepOptions(seed_mode="serial"), again)
+    run_sweep(Sweep("study", sweep.arms, sweep.options), SweepOptions(seed_mode="serial"), again)
     assert again.begun == [bad]
 
 
@@ -126,8 +126,8 @@ def test_a_worker_that_is_killed_fails_its_run_only(small, tmp_path, monkeypatch
     class Killer(Recorder):
         def watch(self, running):
             run = sweep.run(long)
-            if long in running and run.metrics() and run.claimant():
-                os.kill(run.claimant(), signal.SIGKILL)
+            if long in running and run.metrics() and run.owner_pid():
+                os.kill(run.owner_pid(), signal.SIGKILL)
 
     recorder = Killer()
     run_sweep(sweep, SweepOptions(seed_mode="processes", jobs=2), recorder)
@@ -155,8 +155,8 @@ class Printer:
 
 workdir, runs, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 base = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=epochs)
-cells = tuple(tuple(base.replace(kernel_size=k, seed=s) for s in range(runs // 2)) for k in ("3", "2"))
-run_sweep(Sweep("study", cells, Options(workdir=workdir)), SweepOptions(seed_mode=sys.argv[4]), Printer())
+arms = tuple(tuple(base.replace(kernel_size=k, seed=s) for s in range(runs // 2)) for k in ("3", "2"))
+run_sweep(Sweep("study", arms, Options(workdir=workdir)), SweepOptions(seed_mode=sys.argv[4]), Printer())
 """
 
 
@@ -222,10 +222,10 @@ def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch)
 def test_neither_the_order_of_a_sweep_nor_what_it_shows_nor_its_checkpoints_change_a_number(
     small, tmp_path, serial, monkeypatch
 ):
-    """One step a look at the device, a checkpoint at each, the cells and seeds backwards."""
+    """One step a look at the device, a checkpoint at each, the arms and seeds backwards."""
     monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
     sweep = make_sweep(small, tmp_path, checkpoint_minutes=1e-9)
-    backwards = tuple(cell[::-1] for cell in sweep.cells[::-1])
+    backwards = tuple(arm[::-1] for arm in sweep.arms[::-1])
     run_sweep(Sweep("study", backwards, sweep.options), SweepOptions(seed_mode="serial"), Recorder())
     assert outcomes(tmp_path) == serial

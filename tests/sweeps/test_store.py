@@ -1,4 +1,4 @@
-"""The store: claims between processes, atomic results, reading back, damage."""
+"""The store: locks between processes, atomic results, reading back, damage."""
 
 import json
 import multiprocessing
@@ -12,7 +12,7 @@ import pytest
 
 from convjax.config import FIELD_NAMES, RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.lock import Claimed
+from convjax.sweeps.lock import Locked
 from convjax.sweeps.store import Run, find_runs, read_correct, read_run, read_runs
 
 RESULT = {
@@ -134,45 +134,45 @@ def test_reset_sets_aside_and_deletes_nothing(tmp_path):
     assert len(find_runs([tmp_path])) == 1
 
 
-def _claim_and_report(path, queue):
+def _lock_and_report(path, queue):
     try:
-        claim = Run(path).claim()
-    except Claimed as error:
+        lock = Run(path).lock()
+    except Locked as error:
         queue.put(str(error))
         return
     queue.put("mine")
     time.sleep(0.2)
-    claim.close()
+    lock.close()
 
 
 def test_only_one_of_many_processes_gets_a_run(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     run = Run(tmp_path / "run")
-    with run.claim():
-        worker = context.Process(target=_claim_and_report, args=(run.path, queue))
+    with run.lock():
+        worker = context.Process(target=_lock_and_report, args=(run.path, queue))
         worker.start()
         assert "is being run by process" in queue.get(timeout=60)
         worker.join()
-    worker = context.Process(target=_claim_and_report, args=(run.path, queue))
+    worker = context.Process(target=_lock_and_report, args=(run.path, queue))
     worker.start()
     assert queue.get(timeout=60) == "mine"
     worker.join()
 
 
-def test_a_killed_owner_loses_its_claim(tmp_path):
+def test_a_killed_owner_loses_its_lock(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from convjax.sweeps.store import Run;"
-        "claim = Run(Path(sys.argv[1])).claim(); print('claimed', flush=True); time.sleep(60)"
+        "lock = Run(Path(sys.argv[1])).lock(); print('locked', flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
-        assert owner.stdout.readline() == "claimed\n"
-        with pytest.raises(Claimed, match=f"process {owner.pid} on"):
-            Run(tmp_path).claim()
+        assert owner.stdout.readline() == "locked\n"
+        with pytest.raises(Locked, match=f"process {owner.pid} on"):
+            Run(tmp_path).lock()
     finally:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
         owner.stdout.close()
-    Run(tmp_path).claim().close()
-    assert Run(tmp_path).claimant() is not None
+    Run(tmp_path).lock().close()
+    assert Run(tmp_path).owner_pid() is not None

@@ -98,7 +98,7 @@ def feature_maps(subject: Subject) -> Chapter:
         )  # fmt: skip
         if first is None:
             continue
-        channels = activations.telling_channels(own[first.name], min(_RESPONSES, first.output_shape[-1]))
+        channels = activations.distinct_channels(own[first.name], min(_RESPONSES, first.output_shape[-1]))
         responses = activations.responses(layers, subject.params, images[place : place + 1], first.name)[0]
         kernels = np.moveaxis(np.asarray(subject.params[first.name]["kernel"]).mean(2), -1, 0)
         pictures.append(

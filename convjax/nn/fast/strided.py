@@ -60,7 +60,7 @@ def _sum_runs(pieces: Sequence[jax.Array], starts: Sequence[int], size: int, axi
     return lax.concatenate(runs, axis)
 
 
-def one_pass(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Has XLA compile `function(static, *arrays)` by itself on CPU, so that its results are computed once, in memory.
 
     XLA's CPU compiler fuses cheap elementwise work into every reader of its result, as often as it is read, and with

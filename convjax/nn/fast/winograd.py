@@ -47,7 +47,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convjax.config import Window
-from convjax.nn.fast.strided import one_pass, overlap_add, strided
+from convjax.nn.fast.strided import compiled_apart, overlap_add, strided
 
 MOST_PRODUCTS = 8
 _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2))
@@ -246,7 +246,7 @@ def _padded(x: jax.Array, before: Window, after: Window) -> jax.Array:
     return _pad(tuple(zip((0, *before, 0), (0, *after, 0), (0, 0, 0, 0), strict=True)), x)
 
 
-@one_pass
+@compiled_apart
 def _pad(ends: tuple[tuple[int, int, int], ...], x: jax.Array) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ends)
 
@@ -255,7 +255,7 @@ def _receptive_fields(plan: Plan, points: tuple[int, ...], framed: jax.Array) ->
     return framed if plan.pointwise else _gather((plan, points), framed)
 
 
-@one_pass
+@compiled_apart
 def _gather(static: tuple[Plan, tuple[int, ...]], framed: jax.Array) -> jax.Array:
     """V [kernel_height * points * parts * in_channels, rows, tiles, batch] of the `points` of one product."""
     plan, points = static
@@ -274,7 +274,7 @@ def _gather(static: tuple[Plan, tuple[int, ...]], framed: jax.Array) -> jax.Arra
     return lax.concatenate(pieces, 0)
 
 
-@one_pass
+@compiled_apart
 def _rows_transposed(static: tuple[Plan, tuple[int, ...]], gathered: jax.Array) -> list[jax.Array]:
     """From the gradient of V that of each of `_gather`'s columns."""
     plan, points = static
@@ -292,7 +292,7 @@ def _rows_transposed(static: tuple[Plan, tuple[int, ...]], gathered: jax.Array) 
     ]
 
 
-@one_pass
+@compiled_apart
 def _columns_transposed(plan: Plan, *columns: jax.Array) -> jax.Array:
     """From the gradients of `_gather`'s columns, of all points, that of x."""
     inputs, all_starts = [], []
@@ -303,7 +303,7 @@ def _columns_transposed(plan: Plan, *columns: jax.Array) -> jax.Array:
     return overlap_add(inputs, all_starts, plan.steps[1], plan.image[1], 2)
 
 
-@one_pass
+@compiled_apart
 def _filters(plan: Plan, kernel: jax.Array) -> list[jax.Array]:
     """U [kernel_height * points * parts * in_channels, out_channels] of each product."""
     height, width, channels, filters = kernel.shape
@@ -316,7 +316,7 @@ def _filters(plan: Plan, kernel: jax.Array) -> list[jax.Array]:
     ]
 
 
-@one_pass
+@compiled_apart
 def _filters_transposed(plan: Plan, *gradients: jax.Array) -> jax.Array:
     height, width, filters = *plan.window, gradients[0].shape[1]
     values = [
@@ -328,7 +328,7 @@ def _filters_transposed(plan: Plan, *gradients: jax.Array) -> jax.Array:
     return jnp.stack(taps, 2).reshape(height, plan.groups * plan.taps * plan.phases, -1, filters)[:, :width]
 
 
-@one_pass
+@compiled_apart
 def _combine(plan: Plan, *products: jax.Array) -> jax.Array:
     """z [out_channels, rows, columns, batch] from U_a^T V_a."""
     tile = jnp.stack([_weighted_sum(weights, products) for weights in plan.matrices[0].T], 3)
@@ -336,7 +336,7 @@ def _combine(plan: Plan, *products: jax.Array) -> jax.Array:
     return tile.reshape(filters, rows, -1, batch)[:, :, : plan.size[1]]
 
 
-@one_pass
+@compiled_apart
 def _combine_transposed(static: tuple[Plan, int], cotangent: jax.Array) -> jax.Array:
     """From the gradient of z that of product `point`."""
     plan, point = static
