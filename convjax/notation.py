@@ -1,25 +1,110 @@
-"""The flag `--augment=`: random affine transforms of training images, as a text and as a value. No JAX.
+"""The notation of flags: text to values and back. No JAX.
 
-`parse` reads the flag `--augment=`: parts joined by `+`, each a name or `name=value`.
+A value for each layer is joined by `-` (`5-3-3`), a window is `N` or `HxW`. `--augment=` has a notation of its own,
+random affine transforms joined by `+`:
 
     rotate=40       degrees; the angle is uniform in +-40
-    shift=0.2       uniform in +-0.2 of the height and of the width; `shift=0.2x0.1` is height x width. A value of 1
-                    or more is in pixels
+    shift=0.2       uniform in +-0.2 of the height and of the width; `shift=0.2x0.1` is height x width. Values of 1 or
+                    more are pixels
     shear=0.2       degrees; the angle is uniform in +-0.2
-    zoom=0.2        height and width apart; each uniform in [0.8, 1.2], above 1 being smaller, as in Keras
+    zoom=0.2        of height and width separately; uniform in [0.8, 1.2], above 1 is smaller, as in Keras
     flip            left and right swapped, with probability 1/2
     fill=nearest    what lies outside the image: `nearest` (its edge), `constant` (0), `reflect` or `wrap`
     chollet         Chollet, Deep Learning with Python (2017), section 5.2.5:
-                    rotate=40+shift=0.2+shear=0.2+zoom=0.2+flip; other parts replace its own
+                    rotate=40+shift=0.2+shear=0.2+zoom=0.2+flip; further parts replace its own
 
-What the transforms compute is in `convjax.data.augment`.
+`convjax.data.augment` computes these transforms; `convjax.config` canonicalizes the settings of a run with this module.
 """
 
 import dataclasses
 import re
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, TypeVar, get_args
 
 from convjax.errors import UserError
+
+T = TypeVar("T")
+Window = tuple[int, int]
+"""Height and width."""
+
+
+def parse_integer(name: str, text: str, minimum: int) -> int:
+    """A whole number from `minimum` to 65,536.
+
+    Raises:
+      UserError: `text` is no such number; the message names the flag `name`.
+    """
+    # int() alone would also take "1_0", "+3" and non-ASCII digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 12) or not minimum <= int(text) <= 65_536:
+        raise UserError(
+            f"--{name}: {text!r} is not a whole number from {minimum} to 65536; expected a value such as 3, or one "
+            "per layer joined by '-'"
+        )
+    return int(text)
+
+
+def parse_integers(name: str, text: str, minimum: int) -> list[int]:
+    """Whole numbers joined by `-`."""
+    return [parse_integer(name, part, minimum) for part in text.split("-")]
+
+
+def parse_window(name: str, text: str, minimum: int) -> Window:
+    """`3` or `3x5`."""
+    height, separator, width = text.partition("x")
+    return parse_integer(name, height, minimum), parse_integer(name, width if separator else height, minimum)
+
+
+def format_window(window: Window) -> str:
+    """`3` where height and width are equal, else `3x5`."""
+    return str(window[0]) if window[0] == window[1] else f"{window[0]}x{window[1]}"
+
+
+def parse_rate(name: str, text: str) -> float:
+    """A rate from 0 to below 1, to ten places."""
+    try:
+        rate = round(float(text), 10)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < 1:
+        raise UserError(f"--{name}: {text!r} is not a rate; expected 0 <= rate < 1, such as 0.5")
+    return rate
+
+
+def format_number(value: float) -> str:
+    """A number without an exponent, which would bring in the separator `-`."""
+    return f"{value:.10f}".rstrip("0").rstrip(".")
+
+
+def join(values: Sequence[object]) -> str:
+    """Values joined by `-`."""
+    return "-".join(str(value) for value in values)
+
+
+def spread(name: str, values: list[T], count: int, unit: str) -> list[T]:
+    """One value repeated `count` times, or exactly `count` values.
+
+    Raises:
+      UserError: another number of values; the message says how many of which `unit` there are.
+    """
+    if len(values) == 1:
+        return values * count if count else values
+    if len(values) != count:
+        raise UserError(
+            f"--{name} has {len(values)} values for {count} {unit}{'' if count == 1 else 's'}; "
+            f"give one value for all, or {count} joined by '-'"
+        )
+    return values
+
+
+def repeat(values: Sequence[T], count: int) -> tuple[T, ...]:
+    """One value repeated `count` times, or the values as they are."""
+    return tuple(values) * count if len(values) == 1 else tuple(values)
+
+
+def collapse(values: Sequence[str]) -> str:
+    """Values joined by `-`; a single one where all are equal."""
+    return values[0] if len(set(values)) == 1 else join(values)
+
 
 Fill = Literal["nearest", "constant", "reflect", "wrap"]
 FILLS: tuple[str, ...] = get_args(Fill)
@@ -31,7 +116,7 @@ _EXPECTED = "rotate=40, shift=0.2, shear=0.2, zoom=0.2, flip, fill=nearest or ch
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random transforms; 0 for none. Made by `parse`.
+    """Ranges of the random transforms; 0 for none. Made by `parse_augmentation`.
 
     Attributes:
       rotate, shear: the largest angle, in degrees.
@@ -50,14 +135,13 @@ class Augmentation:
 
     @property
     def spec(self) -> str:
-        """The canonical text: `parse` gives this value back, and equal values have equal texts."""
+        """The canonical text: `parse_augmentation` gives this value back, and equal values have equal texts."""
         fill = f"+fill={self.fill}" * (self.fill != "nearest")
         if dataclasses.replace(self, fill=CHOLLET.fill) == CHOLLET:
             return f"chollet{fill}"
         ranges = {"rotate": [self.rotate], "shift": self.shift, "shear": [self.shear], "zoom": [self.zoom]}
         texts = {
-            name: "x".join(dict.fromkeys(f"{value:.10f}".rstrip("0").rstrip(".") for value in values))
-            for name, values in ranges.items()
+            name: "x".join(dict.fromkeys(format_number(value) for value in values)) for name, values in ranges.items()
         }
         parts = [f"{name}={text}" for name, text in texts.items() if text != "0"]
         return "+".join(parts + ["flip"] * self.flip) + fill
@@ -69,8 +153,8 @@ class Augmentation:
 CHOLLET = Augmentation(rotate=40.0, shift=(0.2, 0.2), shear=0.2, zoom=0.2, flip=True)
 
 
-def parse(spec: str) -> Augmentation | None:
-    """The augmentation that a text asks for; None where it asks for none (empty, or every range 0).
+def parse_augmentation(spec: str) -> Augmentation | None:
+    """The augmentation that `--augment=` describes; None where it is empty or every range is 0.
 
     Raises:
       UserError: the text has an unknown, repeated or impossible part.

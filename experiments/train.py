@@ -3,14 +3,11 @@
 python -m experiments.train
 """
 
-import dataclasses
-
 from absl import flags
 
 from convjax.flags import (
     config_from_flags,
     define_model_flags,
-    define_process_flags,
     define_run_flags,
     options_from_flags,
     run_program,
@@ -27,18 +24,10 @@ def main(argv: list[str]) -> None:
     from convjax.nn.geometry import plan
     from convjax.nn.summary import summary
     from convjax.sweeps.progress import make_reporter
-    from convjax.sweeps.run import Silent, execute, result_line
+    from convjax.sweeps.run import execute, result_line
     from convjax.sweeps.store import Run
 
     config, options = config_from_flags(), options_from_flags()
-    if flags.FLAGS.coordinator:
-        from convjax.training import devices as parallel
-
-        processes = parallel.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
-        options = dataclasses.replace(options, processes=processes)
-        if not parallel.leads():
-            execute([config], "train", options, Silent())
-            return
     run = Run.of(options.workdir, "train", config)
     image_shape, num_classes = data.image_info(config.dataset, **config.data_settings, data_dir=options.data_dir)
     print(summary(plan(config, image_shape, num_classes)))
@@ -59,5 +48,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     define_model_flags()
     define_run_flags()
-    define_process_flags()
     run_program(main)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convjax.config import Window
 from convjax.data import cache
 from convjax.data.cache import Decoded, Pair
 from convjax.data.folders.images import channels, convert, require_supported_shape
 from convjax.data.idx.sources import Log
+from convjax.notation import Window
 
 _BATCH = 1024
 

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from convjax.config import Window
 from convjax.nn.geometry import output_shape, pad_amounts
+from convjax.notation import Window
 
 
 @dataclasses.dataclass(frozen=True)

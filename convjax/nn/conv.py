@@ -1,33 +1,33 @@
-"""The convolution everything uses, and the stack of blocks convolution -> bias -> activation -> pooling.
+"""Convolution, and stacks of blocks convolution -> bias -> activation -> pooling.
 
-"Convolution" is what every deep-learning library calls so: cross-correlation, the kernel is not flipped.
+"Convolution" means what it means in every deep-learning library: cross-correlation, the kernel is not flipped.
 
-A convolution is computed in one of three ways, which agree to float32's rounding:
+A convolution is computed in one of three ways, which agree up to float32 rounding:
 
-- `xla`: XLA's own. The choice of `auto` on GPU and TPU. On CPU it is five to twenty times slower inside a loop.
+- `xla`: XLA's own convolution. `auto` takes it on GPU and TPU. On CPU it is 5 to 20 times slower inside a loop.
 - `patches`: one matrix product with the matrix of all receptive fields, see `convjax.nn.fast.winograd`.
-- `winograd`: Winograd's minimal filtering along the width, around half as many multiplications, see there. Layers
-  where it saves nothing (kernels one column wide) or is too coarse (bfloat16) take `patches`.
-- `auto`, on CPU: for each layer the cheaper of the last two by the rule in `tiling`.
+- `winograd`: Winograd's minimal filtering along the width, with about half the multiplications, see there. Layers
+  where it saves nothing (kernels one column wide) or rounds too coarsely (bfloat16) take `patches`.
+- `auto`, on CPU: the cheaper of the last two for each layer, by the rule in `tiling`.
 
-Outside `xla`, a stack works on `[channels, height, width, batch]` from its first block to its last: with the batch
-innermost all slices of rows and columns are made of long contiguous runs. Rows and columns are axes 1 and 2 in this
-order and in `[batch, height, width, channels]` alike.
+With `patches` and `winograd` a stack works on `[channels, height, width, batch]` from its first block to its last:
+with the batch innermost, slices of rows and columns consist of long contiguous runs. Rows and columns are axes 1 and 2
+both there and in `[batch, height, width, channels]`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from convjax.config import Window
 from convjax.nn.activations import ACTIVATIONS, MONOTONE
 from convjax.nn.fast import winograd
 from convjax.nn.geometry import output_shape, pad_amounts
 from convjax.nn.pool import POOLINGS
+from convjax.notation import Window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,31 +54,27 @@ def conv_stack(
     parameters: Sequence[tuple[jax.Array, jax.Array]],
     *,
     method: str = "auto",
-    between: Callable[[int, jax.Array], jax.Array] | None = None,
 ) -> Float[Array, "batch out_height out_width out_channels"]:
     """The blocks one after the other.
 
     Args:
-      x: images.
+      x: images or a feature map.
       blocks: at least one.
-      parameters: of each block `(kernel, bias)`, of shapes `[kernel_height, kernel_width, in_channels,
-        out_channels]` and `[out_channels]`.
+      parameters: `(kernel, bias)` of each block, of shapes `[kernel_height, kernel_width, in_channels, out_channels]`
+        and `[out_channels]`.
       method: `auto`, `xla`, `patches` or `winograd`, see the module.
-      between: called as `between(index, y)` with the output `y`, `[batch, height, width, channels]`, of every block
-        but the last; what it returns goes into the next block. Dropout goes here.
     """
     if method == "auto" and jax.default_backend() != "cpu":
         method = "xla"
-    chunk = chunk_size(x.shape[0]) if method != "xla" and between is None else x.shape[0]
+    if method == "xla":
+        return _in_turn(x, blocks, parameters, method)
+    chunk = chunk_size(x.shape[0])
     if chunk < x.shape[0]:
         chunks = x.reshape(-1, chunk, *x.shape[1:])
         y = lax.map(lambda images: conv_stack(images, blocks, parameters, method=method), chunks)
         return y.reshape(-1, *y.shape[2:])
-
-    if method == "xla":
-        return _in_turn(x, blocks, parameters, method, between)
-    swapped = between and (lambda index, y: _swap_batch_and_channels(between(index, _swap_batch_and_channels(y))))
-    return _swap_batch_and_channels(_in_turn(_swap_batch_and_channels(x), blocks, parameters, method, swapped))
+    y = conv_stack_batch_last(jnp.transpose(x, (3, 1, 2, 0)), blocks, parameters, method=method)
+    return jnp.transpose(y, (3, 1, 2, 0))
 
 
 def conv_stack_batch_last(
@@ -89,23 +85,16 @@ def conv_stack_batch_last(
     method: str = "auto",
 ) -> Float[Array, "out_channels out_height out_width batch"]:
     """`conv_stack` in the layout that it works in on a CPU, without its chunks; `method` is not `xla`."""
-    return _in_turn(x, blocks, parameters, method, None)
+    return _in_turn(x, blocks, parameters, method)
 
 
 def _in_turn(
-    x: jax.Array,
-    blocks: Sequence[Block],
-    parameters: Sequence[tuple[jax.Array, jax.Array]],
-    method: str,
-    between: Callable[[int, jax.Array], jax.Array] | None,
+    x: jax.Array, blocks: Sequence[Block], parameters: Sequence[tuple[jax.Array, jax.Array]], method: str
 ) -> jax.Array:
     """The blocks, on and in the layout of `method`."""
-    windows = [kernel.shape[:2] for kernel, _ in parameters]
-    extents = _extents(x.shape[1:3], blocks, windows, crop=between is None)
-    for index, (block, (kernel, bias), extent) in enumerate(zip(blocks, parameters, extents, strict=True)):
+    extents = _extents(x.shape[1:3], blocks, [kernel.shape[:2] for kernel, _ in parameters])
+    for block, (kernel, bias), extent in zip(blocks, parameters, extents, strict=True):
         x = _block(x, kernel, bias, block, extent, method)
-        if between is not None and index < len(blocks) - 1:
-            x = between(index, x)
     return x
 
 
@@ -120,28 +109,6 @@ def conv2d(
     """Convolution of `x` with `kernel`."""
     bias = jnp.zeros(kernel.shape[3], kernel.dtype)
     return conv_stack(x, (Block(strides, padding),), ((kernel, bias),), method=method)
-
-
-def conv_block(
-    x: Float[Array, "batch height width in_channels"],
-    kernel: Float[Array, "kernel_height kernel_width in_channels out_channels"],
-    bias: Float[Array, " out_channels"],
-    *,
-    strides: Window,
-    padding: str,
-    activation: str,
-    pool: str,
-    pool_size: Window,
-    pool_strides: Window,
-    method: str = "auto",
-) -> Float[Array, "batch out_height out_width out_channels"]:
-    """activation(conv2d(x) + bias), pooled: a stack of one block."""
-    block = Block(strides, padding, activation, pool, pool_size, pool_strides)
-    return conv_stack(x, (block,), ((kernel, bias),), method=method)
-
-
-def _swap_batch_and_channels(x: jax.Array) -> jax.Array:
-    return jnp.transpose(x, (3, 1, 2, 0))
 
 
 def chunk_size(batch: int) -> int:
@@ -163,12 +130,11 @@ class _Extent:
     size: Window
 
 
-def _extents(image: Window, blocks: Sequence[Block], windows: Sequence[Window], *, crop: bool) -> list[_Extent]:
-    """What each convolution computes of its output: what the pooling after it covers.
+def _extents(image: Window, blocks: Sequence[Block], windows: Sequence[Window]) -> list[_Extent]:
+    """The part of its output that each convolution computes: what the pooling after it and the next block read.
 
-    With `crop` also rows and columns that the next block leaves unread are left out: in the chapter's network the
-    second pooling covers 10x10 of 11x11 outputs, so the second convolution reads 12x12 of its 13x13 inputs, and the
-    first computes 24x24 of 26x26.
+    In the chapter's network the second pooling covers 10x10 of 11x11 outputs. So the second convolution reads 12x12 of
+    its 13x13 inputs, and the first computes 24x24 of 26x26.
     """
     befores, outputs = [], []
     for block, window in zip(blocks, windows, strict=True):
@@ -182,8 +148,7 @@ def _extents(image: Window, blocks: Sequence[Block], windows: Sequence[Window], 
     extents: list[_Extent] = []
     read = outputs[-1]
     for block, window, before, output in reversed(list(zip(blocks, windows, befores, outputs, strict=True))):
-        if crop:
-            output = min(output[0], read[0]), min(output[1], read[1])
+        output = min(output[0], read[0]), min(output[1], read[1])
         size = output if block.pool == "none" else _span(output, block.pool_strides, block.pool_size)
         extents.append(_Extent(before, size))
         covered = _span(size, block.strides, window)

@@ -8,9 +8,11 @@ convolution arithmetic for deep learning"; of receptive fields, Araujo, Norris &
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from convjax.config import RunConfig, Window
+from convjax.config import RunConfig
 from convjax.errors import UserError
+from convjax.notation import Window
 
 Shape = tuple[int, ...]
 
@@ -72,6 +74,11 @@ class Layer:
     parameters: int = 0
     flops: int = 0
     receptive_field: ReceptiveField | None = None
+
+    @property
+    def channels(self) -> int:
+        """Output channels, or units of a dense layer."""
+        return self.output_shape[-1]
 
     @property
     def activation_bytes(self) -> int:
@@ -179,107 +186,6 @@ def axes_of(layer: Layer) -> tuple[Axis, Axis]:
     return rows, columns
 
 
-def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tuple[Layer, ...]:
-    """The layers of the network that `config` describes, for images `[height, width, channels]`.
-
-    Raises:
-      UserError: the stack is impossible; the message names the layer, its input shape and the flag to change.
-    """
-    layers: list[Layer] = []
-    counts: dict[str, int] = {}
-
-    def add(kind: str, output: Shape, **attributes: object) -> None:
-        stem = _STEMS[kind]
-        counts[stem] = counts.get(stem, 0) + 1
-        shape = layers[-1].output_shape if layers else tuple(image_shape)
-        layer = Layer(f"{stem}_{counts[stem]}", kind, shape, output, **attributes)  # type: ignore[arg-type]
-        if max(math.prod(layer.output_shape), layer.parameters) > _LARGEST_LAYER:
-            flag = "dense_units" if kind == "Dense" else "channels"
-            raise UserError(f"{layer.name} ({kind}) is too large for input {shape}; make --{flag} smaller")
-        layers.append(layer)
-
-    def shape_now() -> Shape:
-        return layers[-1].output_shape if layers else tuple(image_shape)
-
-    field = ReceptiveField()
-    local = config.model == "local"
-    kind_of_windows = "LocallyConnected2D" if local else "Conv2D"
-    if config.pixels == "permuted":
-        add("PermutePixels", shape_now(), receptive_field=field)
-    rates, activations = config.layer_dropout, config.layer_activations
-    convolutions = len(config.layer_channels)
-    for index, channels in enumerate(config.layer_channels):
-        height, width, depth = shape_now()
-        window, strides = config.layer_kernel_sizes[index], config.layer_strides[index]
-        padding = config.layer_paddings[index]
-        out = output_shape((height, width), window, strides, padding)
-        if 0 in out:
-            stem = _STEMS[kind_of_windows]
-            raise UserError(
-                f"{stem}_{counts.get(stem, 0) + 1} ({kind_of_windows}) cannot take input {(height, width, depth)}: "
-                f"its {window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
-                "padding=valid; make --kernel_size or --stride smaller, use --padding=same, fewer layers (--channels), "
-                "or pool less (--pool)"
-            )
-        field = field.through(window, strides)
-        weights = window[0] * window[1] * depth * channels
-        add(
-            kind_of_windows,
-            (*out, channels),
-            window=window,
-            strides=strides,
-            padding=padding,
-            activation=activations[index],
-            parameters=(weights + channels) * (out[0] * out[1] if local else 1),
-            flops=2 * weights * out[0] * out[1],
-            receptive_field=field,
-        )
-        pool = config.layer_pools[index]
-        if pool != "none":
-            window, strides = config.layer_pool_sizes[index], config.layer_pool_strides[index]
-            kind = "MaxPooling2D" if pool == "max" else "AveragePooling2D"
-            out_pool = output_shape(out, window, strides, "valid")
-            if 0 in out_pool:
-                name = f"{_STEMS[kind]}_{counts.get(_STEMS[kind], 0) + 1}"
-                raise UserError(
-                    f"{name} ({kind}) cannot take input {(*out, channels)}: its {window[0]}x{window[1]} window is "
-                    f"larger than the {out[0]}x{out[1]} feature map and leaves nothing; make --pool_size smaller, "
-                    "use --padding=same, fewer layers (--channels) or --pool=none"
-                )
-            field = field.through(window, strides)
-            add(kind, (*out_pool, channels), window=window, strides=strides, receptive_field=field)
-        if rates[index] and index < convolutions - 1:
-            add("Dropout", shape_now(), rate=rates[index], receptive_field=field)
-
-    if config.head == "gap":
-        add("GlobalAveragePooling2D", shape_now()[-1:])
-    else:
-        add("Flatten", (math.prod(shape_now()),))
-    if convolutions and rates[convolutions - 1]:
-        add("Dropout", shape_now(), rate=rates[convolutions - 1])
-
-    def dense(units: int, activation: str, *, is_output: bool = False) -> None:
-        weights = shape_now()[0] * units
-        add(
-            "Dense",
-            (units,),
-            activation=activation,
-            is_output=is_output,
-            parameters=weights + units,
-            flops=2 * weights,
-        )
-
-    for index, units in enumerate(config.hidden_units, start=convolutions):
-        dense(units, activations[index])
-        if rates[index]:
-            add("Dropout", (units,), rate=rates[index])
-    if config.model == "small_data" and num_classes == 2:
-        dense(1, "sigmoid", is_output=True)
-    else:
-        dense(num_classes, "softmax", is_output=True)
-    return tuple(layers)
-
-
 _STEMS = {
     "PermutePixels": "permute_pixels",
     "Conv2D": "conv2d",
@@ -291,6 +197,126 @@ _STEMS = {
     "Dropout": "dropout",
     "Dense": "dense",
 }
+
+
+def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tuple[Layer, ...]:
+    """The layers of the network that `config` describes, for images `[height, width, channels]`.
+
+    Raises:
+      UserError: the stack is impossible; the message names the layer, its input shape and the flag to change.
+    """
+    stack = _Stack(config, tuple(image_shape))
+    convolutions, hidden = len(config.layer_channels), len(config.hidden_units)
+    if config.pixels == "permuted":
+        stack.add("PermutePixels", stack.shape)
+    for index in range(convolutions):
+        stack.convolve(index)
+        stack.pool(index)
+        if index < convolutions - 1:
+            stack.drop(index)
+    if config.head == "gap":
+        stack.add("GlobalAveragePooling2D", stack.shape[-1:])
+    else:
+        stack.add("Flatten", (math.prod(stack.shape),))
+    if convolutions:
+        stack.drop(convolutions - 1)
+    for index in range(convolutions, convolutions + hidden):
+        stack.dense(config.hidden_units[index - convolutions], config.layer_activations[index])
+        stack.drop(index)
+    if config.model == "small_data" and num_classes == 2:
+        stack.dense(1, "sigmoid", is_output=True)
+    else:
+        stack.dense(num_classes, "softmax", is_output=True)
+    return tuple(stack.layers)
+
+
+class _Stack:
+    """The layers so far. Follows the shape and the receptive field, and names layers as Keras does."""
+
+    def __init__(self, config: RunConfig, image_shape: Shape):
+        self.config, self.shape = config, image_shape
+        self.layers: list[Layer] = []
+        self._field: ReceptiveField = ReceptiveField()
+        self._counts: dict[str, int] = {}
+
+    def add(self, kind: str, output: Shape, **attributes: Any) -> None:
+        """Appends a layer, named after its kind and how many of this kind there are."""
+        name = self._next_name(kind)
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if len(output) == 3:
+            attributes["receptive_field"] = self._field
+        layer = Layer(name, kind, self.shape, output, **attributes)
+        if max(math.prod(output), layer.parameters) > _LARGEST_LAYER:
+            flag = "dense_units" if kind == "Dense" else "channels"
+            raise UserError(f"{name} ({kind}) is too large for input {self.shape}; make --{flag} smaller")
+        self.layers.append(layer)
+        self.shape = output
+
+    def _next_name(self, kind: str) -> str:
+        return f"{_STEMS[kind]}_{self._counts.get(kind, 0) + 1}"
+
+    def convolve(self, index: int) -> None:
+        """The convolution number `index`, from 0."""
+        config = self.config
+        kind = "LocallyConnected2D" if config.model == "local" else "Conv2D"
+        channels, window = config.layer_channels[index], config.layer_kernel_sizes[index]
+        strides, padding = config.layer_strides[index], config.layer_paddings[index]
+        height, width, depth = self.shape
+        rows, columns = output_shape((height, width), window, strides, padding)
+        if 0 in (rows, columns):
+            raise UserError(
+                f"{self._next_name(kind)} ({kind}) cannot take input {self.shape}: "
+                f"its {window[0]}x{window[1]} kernel is larger than the {height}x{width} feature map with "
+                "padding=valid; make --kernel_size or --stride smaller, use --padding=same, fewer layers (--channels), "
+                "or pool less (--pool)"
+            )
+        self._field = self._field.through(window, strides)
+        weights = window[0] * window[1] * depth * channels
+        self.add(
+            kind,
+            (rows, columns, channels),
+            window=window,
+            strides=strides,
+            padding=padding,
+            activation=config.layer_activations[index],
+            parameters=(weights + channels) * (rows * columns if kind == "LocallyConnected2D" else 1),
+            flops=2 * weights * rows * columns,
+        )
+
+    def pool(self, index: int) -> None:
+        """The pooling after a convolution, if there is one."""
+        config = self.config
+        if config.layer_pools[index] == "none":
+            return
+        kind = "MaxPooling2D" if config.layer_pools[index] == "max" else "AveragePooling2D"
+        window, strides = config.layer_pool_sizes[index], config.layer_pool_strides[index]
+        height, width, channels = self.shape
+        output = output_shape((height, width), window, strides, "valid")
+        if 0 in output:
+            raise UserError(
+                f"{self._next_name(kind)} ({kind}) cannot take input {self.shape}: its {window[0]}x{window[1]} window "
+                f"is larger than the {height}x{width} feature map and leaves nothing; make --pool_size smaller, "
+                "use --padding=same, fewer layers (--channels) or --pool=none"
+            )
+        self._field = self._field.through(window, strides)
+        self.add(kind, (*output, channels), window=window, strides=strides)
+
+    def drop(self, index: int) -> None:
+        """The dropout after a convolution or hidden dense layer, if there is one."""
+        if rate := self.config.layer_dropout[index]:
+            self.add("Dropout", self.shape, rate=rate)
+
+    def dense(self, units: int, activation: str, *, is_output: bool = False) -> None:
+        """A dense layer."""
+        weights = self.shape[0] * units
+        self.add(
+            "Dense",
+            (units,),
+            activation=activation,
+            is_output=is_output,
+            parameters=weights + units,
+            flops=2 * weights,
+        )
 
 
 def input_span(layers: Sequence[Layer], position: Sequence[int]) -> tuple[slice, slice]:

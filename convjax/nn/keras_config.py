@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convjax.config import ACTIVATIONS, RunConfig, Window
+from convjax.config import ACTIVATIONS, RunConfig
 from convjax.errors import UserError
 from convjax.nn.geometry import Layer, Shape, plan
+from convjax.notation import Window
 
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 _EXPECTED = (

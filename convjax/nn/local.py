@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from convjax.config import Window
 from convjax.nn.fast.strided import strided
 from convjax.nn.geometry import output_shape, pad_amounts
+from convjax.notation import Window
 
 
 def local2d(

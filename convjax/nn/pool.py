@@ -14,9 +14,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from convjax.config import Window
 from convjax.nn.fast.strided import compiled_apart, overlap_add, strided
 from convjax.nn.geometry import output_shape
+from convjax.notation import Window
 
 _Static = tuple[Window, Window, Window]
 """(height, width) of the input, window, strides."""

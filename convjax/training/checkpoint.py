@@ -1,8 +1,7 @@
 """Checkpoints of a TrainState, by Orbax. The only place that knows Orbax.
 
-A checkpoint is the whole state: step, parameters (with early stopping also the best so far), optimizer state and the
-sums of the epoch in hand. The data order is a function of seed and epoch, so nothing else is needed to go on exactly
-where a run stopped.
+A checkpoint is the whole `TrainState`. The order of the images is a function of seed and epoch, so nothing else is
+needed to resume a run exactly where it stopped.
 """
 
 import functools
@@ -38,14 +37,12 @@ class Checkpoints:
     def __init__(self, run_dir: Path, *, keep: int | None = KEPT, read_only: bool = False):
         """`keep` is how many of the newest to keep, None for all.
 
-        `read_only` is for those who look at a run that another process may be working on: nothing is tidied up.
+        `read_only` is for looking at a run that another process may be working on: nothing is tidied up.
         """
         _ignore_late_callbacks()
         # Orbax reports each save at INFO and harmless choices at WARNING.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = (run_dir / FOLDER).absolute()
-        # Of several processes that train together the first alone has a store; Orbax must not wait for the others.
-        alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -53,17 +50,16 @@ class Checkpoints:
             max_to_keep=keep,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(**(alone if jax.process_count() > 1 else {})),
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState) -> None:
-        """Keeps `state` under its step; a no-op if that step is kept already.
+        """Keeps `state` under its step; does nothing if that step is kept already.
 
         Raises:
-          OSError: the disk is full, ... The checkpoints there were are as they were.
+          OSError: for example, the disk is full. Earlier checkpoints are unchanged.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -73,7 +69,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_of_this_process(state)),
+                    state=ocp.args.StandardSave(state),
                     digest=ocp.args.JsonSave({"sha256": state_digest(state)}),
                 ),
             )
@@ -82,7 +78,7 @@ class Checkpoints:
             if not number:
                 raise
         if number:
-            # Not raised within the handler: Orbax's error would keep its half-done writes, which complain at exit.
+            # Raised outside the handler: Orbax's error would keep alive its half-done writes, which complain at exit.
             raise OSError(number, os.strerror(number), os.fspath(self._folder))
 
     def restore(
@@ -95,10 +91,9 @@ class Checkpoints:
     ) -> TrainState | None:
         """The newest sound state, or with `only` that of this step, shaped as `like`; None where there is none.
 
-        A damaged checkpoint (unreadable, or of another content than was saved) is passed over with a warning, and
-        with `set_aside` moved to `RUN/damaged-checkpoint-STEP`: left where it is it would stand in the way of the
-        sound one that the resumed run makes of this step. The same goes for one of a step that `refuse` gives a reason
-        against.
+        A damaged checkpoint (unreadable, or with other content than was saved) is skipped with a warning, and with
+        `set_aside` moved to `RUN/damaged-checkpoint-STEP`: otherwise the resumed run could not save a sound one of the
+        same step. A step that `refuse` gives a reason against is treated the same way.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -125,9 +120,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(_of_this_process(abstract)), digest=ocp.args.JsonRestore()
-                ),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()),
             )
             if restored["digest"]["sha256"] == state_digest(restored["state"]):
                 return jax.tree.map(jnp.asarray, restored["state"]), ""
@@ -155,7 +148,7 @@ class Checkpoints:
 
 @functools.cache
 def _ignore_late_callbacks() -> None:
-    """After the first damaged array Orbax closes its loop, and TensorStore's reads of the others complain to stderr."""
+    """Silences the reads that complain when Orbax closes its event loop at the first damaged array."""
     previous = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -176,25 +169,17 @@ def _system_error(error: BaseException | None) -> int:
     return 0
 
 
-def _of_this_process(state: Any) -> Any:
-    """Arrays or their shapes as Orbax takes them: NumPy's where each of several processes holds the whole state.
-
-    An array of JAX's it would there refuse, as one that the other processes know nothing of.
-    """
-    if jax.process_count() == 1:
-        return state
-    return jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf),
-        state,
-    )
-
-
 def state_digest(state: Any) -> str:
     """SHA-256 over the bytes of every leaf, in order."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def shape_of(task: Task) -> TrainState:
+    """Shapes and types of a task's state, to restore checkpoints into."""
+    return jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
 
 
 def kept_steps(run_dir: Path) -> list[int]:
@@ -204,8 +189,7 @@ def kept_steps(run_dir: Path) -> list[int]:
 
 
 def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task, dict[str, Any]]:
-    """Configuration, task and newest parameters (with early stopping the best), or those of a `step`, of a run
-    folder, to look at or to export.
+    """Configuration, task and trained parameters of a run folder; with `step`, the parameters of that checkpoint.
 
     Raises:
       UserError: the folder is no run, or has no sound checkpoint (of this step).
@@ -225,9 +209,8 @@ def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task
     if step is not None and step not in kept_steps(run_dir):
         kept = ", ".join(map(str, kept_steps(run_dir)))
         raise UserError(f"{run_dir} has no checkpoint of step {step}; kept are: {kept}")
-    like = jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
     checkpoints = Checkpoints(run_dir, read_only=True)
-    state = checkpoints.restore(like, set_aside=False, only=step)
+    state = checkpoints.restore(shape_of(task), set_aside=False, only=step)
     checkpoints.close()
     if state is None:
         which = "" if step is None else f" of step {step}"

@@ -1,7 +1,7 @@
-"""Look inside a network while it trains: dead channels, norms of weights and gradients, layer by layer.
+"""Diagnostics of a network while it trains: dead channels, norms of weights and gradients, layer by layer.
 
-Computed once an epoch on the first images of the training set, so that the steps themselves are not slowed, and a
-function of parameters and data alone: a resumed run finds the same numbers.
+They are computed once an epoch, on the first training images, so they do not slow the steps. They depend on parameters
+and data alone: a resumed run finds the same numbers.
 """
 
 import functools
@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from convjax.nn.geometry import Layer
-from convjax.nn.layerwise import apply_layer, traceable
+from convjax.nn.layerwise import apply_layer
 from convjax.training.steps import Task, scale_images
 
 SAMPLE = 128
@@ -38,16 +38,15 @@ def layer_diagnostics(
     - `weight_norm`: L2 norm of the layer's kernel and bias together.
     - `gradient_norm`: L2 norm of the layer's part of the gradient of the mean loss over the first `SAMPLE` images,
       without dropout and augmentation.
-    - `dead_channels`: share of the layer's channels (units of a dense layer) whose output is one and the same for all
-      of these images and at all positions. With relu that is a filter that never fires. The classifier is left out.
-
-    A network with layers that `convjax.nn.layerwise` does not know has its weight norms alone.
+    - `dead_channels`: share of the layer's channels (units of a dense layer) whose output is the same for all of these
+      images at all positions. With relu that is a filter that never fires. The classifier is left out.
     """
-    found = {"weight_norm": layer_norms(params)}
-    if traceable(task.layers):
-        gradients, dead = jax.device_get(_inspect(params, images[:SAMPLE], labels[:SAMPLE], layers=task.layers))
-        found["gradient_norm"] = {name: float(norm) for name, norm in gradients.items()}
-        found["dead_channels"] = {name: float(share) for name, share in dead.items()}
+    gradients, dead = jax.device_get(_inspect(params, images[:SAMPLE], labels[:SAMPLE], layers=task.layers))
+    found = {
+        "weight_norm": layer_norms(params),
+        "gradient_norm": {name: float(norm) for name, norm in gradients.items()},
+        "dead_channels": {name: float(share) for name, share in dead.items()},
+    }
     order = [layer.name for layer in task.layers if layer.name in params]
     return {
         quantity: {name: values[name] if math.isfinite(values[name]) else None for name in order if name in values}
@@ -78,7 +77,7 @@ def _inspect(
         x, dead = scale_images(images), {}
         for layer in layers:
             # XLA's convolution compiles in a third of the time, and outside of loops it is not slow.
-            x = apply_layer(layer, params, x, conv="xla")
+            x = apply_layer(layer, params, x, method="xla")
             if layer.parameters and layer is not layers[-1]:
                 channels = x.reshape(-1, x.shape[-1])
                 dead[layer.name] = jnp.mean((channels.max(axis=0) == channels.min(axis=0)).astype(jnp.float32))

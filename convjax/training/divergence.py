@@ -1,4 +1,4 @@
-"""What can be said of a step whose loss was NaN or infinite, and where in the network the first such value arose."""
+"""What happened at a step whose loss was NaN or infinite, and which operation gave the first such value."""
 
 import dataclasses
 import math
@@ -22,10 +22,10 @@ class Divergence:
     Attributes:
       step: which one, from 1.
       loss: NaN or infinite.
-      learning_rate: of this step.
+      learning_rate: at this step.
       gradient_norms: L2 norm of the loss's gradient by layer, at this step.
       weight_norms: L2 norm of the parameters by layer, before this step's update.
-      state, batch, keys: what the step was made of.
+      state, batch, keys: the step's inputs.
     """
 
     step: int
@@ -62,7 +62,7 @@ def diagnose(
     *,
     task: Task,
 ) -> Divergence:
-    """Computes again the step that failed.
+    """Computes the failed step again.
 
     Args:
       state: before the step.
@@ -83,7 +83,7 @@ def diagnose(
 
 
 def first_nonfinite(divergence: Divergence, *, task: Task) -> str:
-    """Repeats the step an operation at a time; says which was the first to give NaN or, failing that, infinity."""
+    """Repeats the step one operation at a time; says which first gave NaN or, if none did, infinity."""
     for check in (jax.debug_nans, jax.debug_infs):
         try:
             with jax.disable_jit(), check(True):
@@ -96,4 +96,4 @@ def first_nonfinite(divergence: Divergence, *, task: Task) -> str:
             ]
             place = Path(own[-1].filename).relative_to(_PACKAGE.parent)
             return f"{str(error).splitlines()[0].rstrip('.')}, at {place}:{own[-1].lineno} ({own[-1].line})"
-    return "no single operation gave NaN or infinity when repeated by itself"
+    return "no single operation gave NaN or infinity when repeated alone"

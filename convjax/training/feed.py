@@ -1,7 +1,7 @@
 """Training images for the compiled epoch: all of them on the device, or a stream of chunks in the order of the epoch.
 
-Both give the same steps the same bits: a chunk is a small data set of its own, whose rows stand in the order in which
-the epoch wants them, for the same program.
+Both give the same steps the same bits: a chunk is a small data set of its own, for the same program, whose rows are in
+the order of the epoch.
 """
 
 import os
@@ -15,42 +15,30 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from convjax.data import Split
-from convjax.training.steps import steps_per_epoch
+from convjax.training.steps import EpochData
 
 T = TypeVar("T")
 Put = Callable[[Any], Any]
 
 CHUNK_BYTES = 1 << 24
-"""Images of a chunk: so many that starting a program does not tell, so few that two chunks find room anywhere."""
+"""Images of a chunk: enough that the cost of a call does not matter, few enough that two chunks fit anywhere."""
 
 
 class Feed(NamedTuple):
     """Data for the steps `first` to `stop` of an epoch.
 
-    Attributes:
-      images: uint8 `[rows, height, width, channels]`.
-      labels: int32 `[rows]`.
-      order: rows of each step from `first` on, as `train_epoch` takes it.
-
-    For several seeds, which shuffle differently, `order` has a leading axis, and in a stream so have the others.
+    With replicas, which shuffle differently, `data.order` has a leading axis, and in a stream all of `data` has.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    order: jax.Array
+    data: EpochData
     first: int
     stop: int
 
-    @property
-    def data(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The arrays."""
-        return self.images, self.labels, self.order
-
-    def of(self, seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The arrays of one of several seeds."""
-        return tuple(
-            array[seed] if array.ndim > single else array for array, single in zip(self.data, (4, 1, 2), strict=True)
-        )
+    def of(self, replica: int) -> EpochData:
+        """The data of one of several replicas."""
+        single = EpochData(images=4, labels=1, order=2)
+        pairs = zip(self.data, single, strict=True)
+        return EpochData(*(array[replica] if array.ndim > axes else array for array, axes in pairs))
 
 
 class Resident:
@@ -64,18 +52,18 @@ class Resident:
     def epoch(self, order: Int[Array, "... steps batch"], step: int) -> Iterator[Feed]:
         """What an epoch with this order needs from `step` on."""
         del step
-        yield Feed(*self._put((*self._data, order)), 0, order.shape[-2])
+        yield Feed(EpochData(*self._put((*self._data, order))), 0, order.shape[-2])
 
 
 class Streamed:
-    """Images from wherever they are, mostly a memory-mapped file, in chunks of `chunk_steps` steps."""
+    """Images from wherever they are, usually a memory-mapped file, in chunks of `chunk_steps` steps."""
 
     def __init__(self, split: Split, chunk_steps: int, put: Put = jax.device_put):
         """`put` moves arrays to the device."""
         self._split, self._chunk_steps, self._put = split, chunk_steps, put
 
     def epoch(self, order: Int[Array, "... steps batch"], step: int) -> Iterator[Feed]:
-        """What an epoch with this order needs from `step` on; a thread gathers a chunk while the last one is used."""
+        """What an epoch with this order needs from `step` on; a thread gathers the next chunk while one is in use."""
         host = np.asarray(order)
         steps = host.shape[-2]
         starts = range(step, steps, self._chunk_steps)
@@ -83,34 +71,34 @@ class Streamed:
         def make(index: int) -> Feed:
             first = starts[index]
             stop = min(first + self._chunk_steps, steps)
-            return Feed(*self._put(self._gather(host[..., first:stop, :])), first, stop)
+            return Feed(EpochData(*self._put(self._gather(host[..., first:stop, :]))), first, stop)
 
         return prefetched(make, len(starts))
 
     def _gather(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images, labels and order of a chunk. What its arrays hold beyond the rows of `order` is never looked at."""
-        *seeds, steps, batch = order.shape
+        """Images, labels and order of a chunk. Entries beyond the rows of `order` are never read."""
+        *replicas, steps, batch = order.shape
         count, rows = steps * batch, self._chunk_steps * batch
-        indices = order.reshape(*seeds, count)
+        indices = order.reshape(*replicas, count)
         taken = np.maximum(indices, 0)
-        # New arrays for every chunk: on CPU the device uses the very memory it is given.
-        images = np.empty((*seeds, rows, *self._split.images.shape[1:]), np.uint8)
-        labels = np.zeros((*seeds, rows), np.int32)
+        # New arrays for every chunk: on CPU the device uses the memory it is given.
+        images = np.empty((*replicas, rows, *self._split.images.shape[1:]), np.uint8)
+        labels = np.zeros((*replicas, rows), np.int32)
         images[..., :count, :, :, :] = self._split.images[taken]
         labels[..., :count] = self._split.labels[taken]
         local = np.broadcast_to(np.arange(rows, dtype=np.int32), labels.shape).copy()
         local[..., :count][indices < 0] = -1 - local[..., :count][indices < 0]
-        return images, labels, local.reshape(*seeds, self._chunk_steps, batch)
+        return images, labels, local.reshape(*replicas, self._chunk_steps, batch)
 
 
 def chunk_steps(split: Split, batch_size: int, replicas: int = 0) -> int:
-    """Steps of a chunk of a stream, when so many seeds share its memory.
+    """Steps of a chunk of a stream, when so many replicas share its memory.
 
-    At least two, if the epoch has so many: of a single step XLA would move work out of the loop over steps, and round
-    it otherwise.
+    At least two, if the epoch has two: of a single step XLA would move work out of the loop over steps, and round it
+    differently.
     """
     step_bytes = batch_size * image_bytes(split) * max(1, replicas)
-    return min(steps_per_epoch(len(split.labels), batch_size), max(2, CHUNK_BYTES // step_bytes))
+    return min(-(-len(split.labels) // batch_size), max(2, CHUNK_BYTES // step_bytes))
 
 
 def image_bytes(split: Split) -> int:
@@ -148,7 +136,7 @@ def device_memory() -> int:
 
 
 def prefetched(make: Callable[[int], T], count: int) -> Iterator[T]:
-    """`make(0)` to `make(count - 1)`, each made by a thread while the one before it is in use."""
+    """`make(0)` to `make(count - 1)`; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         coming = thread.submit(make, 0) if count else None
         for index in range(count):

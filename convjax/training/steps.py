@@ -1,8 +1,10 @@
-"""The pure steps of training and evaluation. State goes in and comes out; nothing here touches the world.
+"""The pure steps of training and evaluation: state in, state out. Nothing here reads, writes or keeps anything.
 
-A `Task` is the static half of a run (a hashable value: network, optimizer kind, batch size), the `TrainState` and the
-arguments are the dynamic half. Seeds, learning rates and the data order are dynamic, so runs that differ only in them
-share one compiled program; so may dropout rates be (`Task.shared`).
+`nn.models` gives the network; `training.program` compiles `train_epoch`; `training.loop` calls it epoch after epoch.
+
+A `Task` is the static half of a run, a hashable value that a compiled program depends on. A `TrainState` and the
+arguments are the dynamic half. Seed, learning rate and the order of the images are dynamic, so runs that differ only in
+these share one program.
 """
 
 import contextlib
@@ -10,7 +12,7 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,82 +27,48 @@ from convjax.data.augment import augment
 from convjax.nn import models
 from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
-from convjax.nn.shard import Shard
-from convjax.notation import parse
+from convjax.nn.layers import Training
+from convjax.notation import parse_augmentation
 from convjax.training.backend import jit_unoptimized
 
 EVAL_CHUNK = 125
-"""Images that evaluation works on together, at most; where it was fastest on CPU."""
+"""Images that evaluation computes together, at most: the fastest on CPU."""
 
 _EVAL_LANES = 2
-"""Chunks that do not wait for each other: what leaves a CPU's cores idle in one is filled by the other (measured: 0.8
-times the time)."""
+"""Chunks that do not wait for each other: one uses the CPU's cores where the other leaves them idle (measured: 0.8 of
+the time)."""
 
 _EVAL_ENTRIES = 2**24
-"""Entries that a chunk's largest feature map may have: large images are evaluated in smaller chunks."""
+"""Largest feature map of a chunk, in entries: large images are evaluated in smaller chunks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a compiled program depends on.
+    """What a compiled program depends on; made by `Task.of`.
 
     Attributes:
+      config: the run's configuration, with seed 0 and learning rate 1: a program takes these as arguments.
       layers: the network's plan.
-      total_steps: optimizer steps of the whole run, which the learning-rate schedules need; 0 where the schedule
-        is constant, so that runs of different length share a program.
-      keep_best: whether the state holds the best parameters so far, for early stopping.
-      dynamic_dropout: dropout rates are an argument of the program, see `Task.shared`.
+      examples: training images.
     """
 
+    config: RunConfig
     layers: tuple[Layer, ...]
-    conv: str
-    precision: str
-    augment: str
-    optimizer: str
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-    schedule: str
-    warmup_steps: int
-    total_steps: int
-    batch_size: int
-    keep_best: bool
-    dynamic_dropout: bool = False
+    examples: int
 
     @classmethod
-    def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> "Task":
+    def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> Self:
         """The task of a run on `examples` training images.
 
         Raises:
           UserError: the network is impossible for these images.
         """
-        scheduled = config.schedule != "constant"
-        return cls(
-            layers=plan(config, image_shape, num_classes),
-            conv=config.conv,
-            precision=config.precision,
-            augment=config.augment,
-            optimizer=config.optimizer,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            label_smoothing=config.label_smoothing,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps,
-            total_steps=config.epochs * steps_per_epoch(examples, config.batch_size) if scheduled else 0,
-            batch_size=config.batch_size,
-            keep_best=config.early_stopping > 0,
-        )
+        return cls(config.replace(seed=0, learning_rate=1.0), plan(config, image_shape, num_classes), examples)
 
     @property
-    def shared(self) -> "Task":
-        """The task with its dropout rates left open: equal for runs that may be trained at once."""
-        layers = tuple(dataclasses.replace(layer, rate=0.0) for layer in self.layers)
-        return dataclasses.replace(self, layers=layers, dynamic_dropout=True)
-
-    @property
-    def keep_rates(self) -> dict[str, np.ndarray]:
-        """1 - rate of each dropout layer, float32, by its name."""
-        return {layer.name: np.float32(1 - layer.rate) for layer in self.layers if layer.kind == "Dropout"}
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; the last may be short."""
+        return -(-self.examples // self.config.batch_size)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -108,9 +76,9 @@ class Task:
         return self.layers[0].input_shape
 
     @property
-    def model(self) -> models.DenseNet:
+    def model(self) -> models.ConvNet:
         """The Flax module."""
-        return models.build(self.layers, precision=self.precision, method=self.conv)
+        return models.build(self.layers, precision=self.config.precision, method=self.config.conv)
 
 
 class Keys(NamedTuple):
@@ -154,7 +122,7 @@ class TrainState(struct.PyTreeNode):
       params: `{layer name: {"kernel", "bias"}}`.
       opt_state: optax's.
       learning_rate: the schedule's peak.
-      sums: of the epoch in hand.
+      sums: of the current epoch.
       best: with early stopping, the best epoch so far; else None.
     """
 
@@ -167,62 +135,68 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def result_params(self) -> Any:
-        """The parameters that training gives: the best where they are kept, else the last."""
+        """The trained parameters: with early stopping those of the best epoch, else the last."""
         return self.params if self.best is None or not int(self.best.step) else self.best.params
 
     def after_validation(self, loss: float) -> "TrainState":
-        """The state with `best` brought up to date by the validation loss of the epoch that just ended."""
-        # Compared as float32, as it is kept: a resumed run must decide alike.
+        """The state after an epoch with this validation loss: its weights are the best ones if the loss is lower."""
+        # Compared in float32, as it is kept: a resumed run must decide the same.
         if self.best is None or (int(self.best.step) and not np.float32(loss) < np.float32(self.best.loss)):
             return self
-        # Copies: the next step is given `params` to overwrite.
+        # Copies: the next step may overwrite `params`.
         return self.replace(best=Best(jnp.float32(loss), jnp.copy(self.step), jax.tree.map(jnp.copy, self.params)))
 
 
 def make_keys(seed: int) -> Keys:
-    """The streams of a seed: the name of each is folded into the seed's key."""
+    """The independent streams of a seed."""
     root = jax.random.key(seed)
-    return Keys(*(jax.random.fold_in(root, zlib.crc32(name.encode())) for name in Keys._fields))
+
+    def stream(name: str) -> PRNGKeyArray:
+        return jax.random.fold_in(root, zlib.crc32(name.encode()))
+
+    # The names are hashed into the keys: changing one changes every run.
+    return Keys(init=stream("init"), shuffle=stream("shuffle"), dropout=stream("dropout"), augment=stream("augment"))
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Batches in an epoch; the last may be short."""
-    return -(-examples // batch_size)
+def image_keys(stream: PRNGKeyArray, step: jax.Array, batch_size: int) -> PRNGKeyArray:
+    """A key for each image of a step's batch: it depends on the step and on the image's place in the batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(stream, step), jnp.arange(batch_size))
 
 
 def learning_rate_at(task: Task, peak: jax.Array, step: jax.Array) -> jax.Array:
     """The learning rate of a step: a linear warm-up to `peak`, then constant, cosine or linear to 0."""
-    decay_steps = max(1, task.total_steps - task.warmup_steps)
-    if task.schedule == "cosine":
+    warmup, schedule = task.config.warmup_steps, task.config.schedule
+    decay_steps = max(1, task.config.epochs * task.steps_per_epoch - warmup)
+    if schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, decay_steps)
-    elif task.schedule == "linear":
+    elif schedule == "linear":
         after = optax.linear_schedule(peak, 0.0, decay_steps)
     else:
         after = optax.constant_schedule(peak)
-    rate = after(step - task.warmup_steps)
-    if task.warmup_steps:
+    rate = after(step - warmup)
+    if warmup:
         # (step + 1): a first step at rate 0 would be wasted.
-        rate = jnp.where(step < task.warmup_steps, peak * (step + 1).astype(jnp.float32) / task.warmup_steps, rate)
+        rate = jnp.where(step < warmup, peak * (step + 1).astype(jnp.float32) / warmup, rate)
     return jnp.asarray(rate, jnp.float32)
 
 
-def make_optimizer(task: Task, learning_rate: jax.Array) -> optax.GradientTransformation:
+def make_optimizer(config: RunConfig, learning_rate: jax.Array) -> optax.GradientTransformation:
     """The optimizer with Keras 3's defaults: RMSprop is lr * g / sqrt(v + 1e-7), rho 0.9.
 
-    Weight decay is decoupled, as Keras's: it goes past the statistics and the momentum.
+    Weight decay is decoupled, as in Keras: it bypasses the optimizer's statistics and momentum.
     """
-    if task.optimizer == "rmsprop":
-        optimizer = optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=task.momentum or None)
-    elif task.optimizer == "adam":
+    if config.optimizer == "rmsprop":
+        optimizer = optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=config.momentum or None)
+    elif config.optimizer == "adam":
         optimizer = optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
-    elif task.optimizer == "adamw":
-        decay = optax.add_decayed_weights(task.weight_decay)
+    elif config.optimizer == "adamw":
+        decay = optax.add_decayed_weights(config.weight_decay)
         return optax.chain(_scale_by_adam(), decay, optax.scale_by_learning_rate(learning_rate))
     else:
-        optimizer = optax.sgd(learning_rate, momentum=task.momentum or None)
-    if not task.weight_decay:
+        optimizer = optax.sgd(learning_rate, momentum=config.momentum or None)
+    if not config.weight_decay:
         return optimizer
-    return optax.chain(optimizer, optax.add_decayed_weights(-learning_rate * task.weight_decay))
+    return optax.chain(optimizer, optax.add_decayed_weights(-learning_rate * config.weight_decay))
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
@@ -234,10 +208,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
 
 def _scale_by_adam() -> optax.GradientTransformation:
-    """Adam as Keras has it, with epsilon beside the uncorrected sqrt(v) (Kingma & Ba, 2015, end of section 2).
+    """Adam as in Keras: epsilon is added to the uncorrected sqrt(v) (Kingma & Ba, 2015, end of section 2).
 
-    optax adds it to the corrected one (their algorithm 1). In the first steps, where the correction is large, that is
-    an epsilon up to thirty times smaller, which tells on weights with very small gradients.
+    optax adds it to the corrected one (their algorithm 1). In the first steps, where the correction is large, its
+    epsilon is up to thirty times smaller, which matters for weights with very small gradients.
     """
     beta, epsilon = 0.999, 1e-7
 
@@ -257,11 +231,16 @@ def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Tas
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=make_optimizer(task, learning_rate).init(params),
+        opt_state=make_optimizer(task.config, learning_rate).init(params),
         learning_rate=learning_rate,
         sums=zero_sums(),
-        best=_no_best(params) if task.keep_best else None,
+        best=_no_best(params) if task.config.early_stopping else None,
     )
+
+
+def initial_state(config: RunConfig, task: Task) -> TrainState:
+    """The state that a run starts from."""
+    return create_train_state(make_keys(config.seed).init, config.learning_rate, task=task)
 
 
 def _no_best(params: Any) -> Best:
@@ -279,109 +258,71 @@ def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def matmul_precision(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Within it, products are traced as `RunConfig.precision` has them. A CPU multiplies what it is given."""
+    """A context in which matrix products are traced with `RunConfig.precision`. On a CPU it has no effect."""
     if jax.default_backend() == "cpu":
         return contextlib.nullcontext()
     return jax.default_matmul_precision({"float32": "highest", "tf32": "tensorfloat32"}.get(precision, "default"))
 
 
 def loss_and_gradients(
-    state: TrainState,
-    batch: Batch,
-    keys: Keys,
-    keep: models.KeepRates | None = None,
-    *,
-    task: Task,
-    shard: Shard | None = None,
-) -> tuple[jax.Array, Float[Array, "batch classes"], Any]:
-    """Mean cross-entropy of the batch's examples, their logits, and the loss's gradients by parameter.
-
-    Args:
-      state: where training is.
-      batch: the examples; with `shard` this device's part of them (loss and gradients are the whole batch's).
-      keys: the run's random streams.
-      keep: `Task.keep_rates`, where `task.dynamic_dropout`.
-      task: what is trained.
-      shard: set inside `jax.shard_map`, on several devices.
-    """
-    total = (lambda tree: tree) if shard is None else shard.sum
+    state: TrainState, batch: Batch, keys: Keys, *, task: Task
+) -> tuple[Float[Array, ""], Float[Array, "batch classes"], Any]:
+    """Mean cross-entropy of the batch's images, their logits, and the gradients of the loss by parameter."""
+    config, count = task.config, jnp.sum(batch.weights)
     images = scale_images(batch.images)
-    augmentation = parse(task.augment)
-    if augmentation is not None:
-        first = 0 if shard is None else shard.first
-        images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation, first)
-    rngs = {"dropout": jax.random.fold_in(keys.dropout, state.step)}
-    count = total(jnp.sum(batch.weights))
+    if (augmentation := parse_augmentation(config.augment)) is not None:
+        images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
+    training = Training(image_keys(keys.dropout, state.step, len(batch.labels)), batch.weights)
 
-    def loss_of(params: Any, images: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = task.model.apply({"params": params}, images, train=True, keep=keep, shard=shard, rngs=rngs)
-        losses = cross_entropy(logits, labels, task.label_smoothing)
-        return jnp.sum(losses * weights) / count, logits
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
+        logits = task.model.apply({"params": params}, images, training)
+        losses = cross_entropy(logits, labels, config.label_smoothing)
+        return jnp.sum(losses * training.weights) / count, logits
 
     part_of = jax.value_and_grad(loss_of, has_aux=True)
-    parts = 1 if shard is not None else _parts(task, len(batch.labels))
-    with matmul_precision(task.precision):
+    examples, parts = (images, batch.labels, training), _parts(task, len(batch.labels))
+    with matmul_precision(config.precision):
         if parts == 1:
-            (loss, logits), gradients = part_of(state.params, images, batch.labels, batch.weights)
-        else:
+            (loss, logits), gradients = part_of(state.params, *examples)
+            return loss, logits, gradients
 
-            def add(sums: tuple[jax.Array, Any], part: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
-                (loss, logits), gradients = part_of(state.params, *part)
-                return jax.tree.map(jnp.add, sums, (loss, gradients)), logits
+        def add(sums: tuple[jax.Array, Any], part: tuple[Any, ...]) -> tuple[Any, jax.Array]:
+            (loss, logits), gradients = part_of(state.params, *part)
+            return jax.tree.map(jnp.add, sums, (loss, gradients)), logits
 
-            cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (images, batch.labels, batch.weights))
-            zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
-            (loss, gradients), logits = lax.scan(add, zeros, cut)
-            logits = logits.reshape(-1, logits.shape[-1])
-    loss, gradients = total((loss, gradients))
-    return loss, logits, gradients
+        cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
+        zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
+        (loss, gradients), logits = lax.scan(add, zeros, cut)
+    return loss, logits.reshape(-1, logits.shape[-1]), gradients
 
 
 def _parts(task: Task, batch_size: int) -> int:
-    """Parts of a batch that gradients are summed over one after the other: on CPU, to stay in its caches.
-
-    Dropout draws for a whole batch, so a network with it has the whole batch at once.
-    """
-    convolves = any(layer.kind == "Conv2D" for layer in task.layers) and task.conv != "xla"
-    drops = any(layer.kind == "Dropout" for layer in task.layers)
-    if jax.default_backend() != "cpu" or not convolves or drops:
-        return 1
-    return batch_size // chunk_size(batch_size)
+    """Parts of a batch whose gradients are computed one after the other: on a CPU, to stay in its caches."""
+    convolves = any(layer.kind == "Conv2D" for layer in task.layers) and task.config.conv != "xla"
+    return batch_size // chunk_size(batch_size) if convolves and jax.default_backend() == "cpu" else 1
 
 
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    keys: Keys,
-    keep: models.KeepRates | None = None,
-    *,
-    task: Task,
-    shard: Shard | None = None,
-) -> tuple[TrainState, Sums]:
-    """One step of the optimizer on the mean cross-entropy of the batch's examples, see `loss_and_gradients`.
+def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:
+    """One step of the optimizer on the mean cross-entropy of the batch's images, see `loss_and_gradients`.
 
     Returns the new state and this batch's sums, measured before the update, as Keras reports them.
     """
-    loss, logits, gradients = loss_and_gradients(state, batch, keys, keep, task=task, shard=shard)
+    loss, logits, gradients = loss_and_gradients(state, batch, keys, task=task)
     correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     count = jnp.sum(batch.weights)
-    if shard is not None:
-        correct, count = shard.sum((correct, count))
-    optimizer = make_optimizer(task, learning_rate_at(task, state.learning_rate, state.step))
+    optimizer = make_optimizer(task.config, learning_rate_at(task, state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
+        step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
     )
     return new_state, Sums(loss * count, correct, count)
 
 
 @functools.partial(jit_unoptimized, static_argnames=("examples", "batch_size"))
 def epoch_order(key: PRNGKeyArray, epoch: jax.Array, *, examples: int, batch_size: int) -> Int[Array, "steps batch"]:
-    """The shuffled example indices of an epoch, a row a step; -1 fills up the last row."""
+    """The shuffled indices of an epoch's images, a row per step; -1 fills up the last row."""
     order = jax.random.permutation(jax.random.fold_in(key, epoch), examples).astype(jnp.int32)
-    steps = steps_per_epoch(examples, batch_size)
+    steps = -(-examples // batch_size)
     padding = steps * batch_size - examples
     return jnp.pad(order, (0, padding), constant_values=-1).reshape(steps, batch_size)
 
@@ -391,32 +332,29 @@ def take_batch(
     labels: Int[Array, " examples"],
     index: Int[Array, " batch"],
 ) -> Batch:
-    """The examples that a row of an epoch's order names.
+    """The examples of one row of an epoch's order.
 
-    A negative entry -1 - i is the padding of a short batch: example i is computed and counts for nothing.
+    A negative entry -1 - i pads a short batch: example i is computed with weight 0.
     """
     rows = jnp.where(index >= 0, index, -1 - index)
     return Batch(images[rows], labels[rows], (index >= 0).astype(jnp.float32))
 
 
+class EpochData(NamedTuple):
+    """What an epoch, or a part of one, trains on: examples, and the rows of each step among them."""
+
+    images: UInt8[Array, "examples height width channels"]
+    labels: Int[Array, " examples"]
+    order: Int[Array, "steps batch"]
+
+
 def train_epoch(
-    state: TrainState,
-    images: UInt8[Array, "examples height width channels"],
-    labels: Int[Array, " examples"],
-    order: Int[Array, "steps batch"],
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    keys: Keys,
-    keep: models.KeepRates | None = None,
-    *,
-    task: Task,
-    shard: Shard | None = None,
+    state: TrainState, data: EpochData, start: Int[Array, ""], stop: Int[Array, ""], keys: Keys, *, task: Task
 ) -> TrainState:
     """Steps `start` to `stop` of an epoch, all on the device; `state.sums` grows by each step's sums.
 
-    The bounds are dynamic: a whole epoch and any part of one are the same program, and its result does not depend on
-    how the epoch was cut. A step whose loss is not finite is the last one: `state.step` tells which it was.
-    With `shard` the columns of `order` are this device's. `keep` is `loss_and_gradients`'s.
+    The bounds are dynamic: a whole epoch and any part of it are the same program, and the result does not depend on how
+    the epoch was cut. Training ends at a step whose loss is not finite; `state.step` tells which one that was.
     """
 
     def unfinished(carry: tuple[jax.Array, TrainState]) -> jax.Array:
@@ -425,8 +363,8 @@ def train_epoch(
 
     def body(carry: tuple[jax.Array, TrainState]) -> tuple[jax.Array, TrainState]:
         step, state = carry
-        batch = take_batch(images, labels, lax.dynamic_index_in_dim(order, step, keepdims=False))
-        state, sums = train_step(state, batch, keys, keep, task=task, shard=shard)
+        index = lax.dynamic_index_in_dim(data.order, step, keepdims=False)
+        state, sums = train_step(state, take_batch(data.images, data.labels, index), keys, task=task)
         return step + 1, state.replace(sums=jax.tree.map(jnp.add, state.sums, sums))
 
     return lax.while_loop(unfinished, body, (jnp.asarray(start, jnp.int32), state))[1]
@@ -434,7 +372,7 @@ def train_epoch(
 
 def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], *, task: Task) -> jax.Array:
     """Logits `[batch, classes]` of a batch, without dropout."""
-    with matmul_precision(task.precision):
+    with matmul_precision(task.config.precision):
         return task.model.apply({"params": params}, scale_images(images))
 
 

@@ -11,9 +11,21 @@ import numpy as np
 
 from convjax import data
 from convjax.config import RunConfig
-from convjax.nn.models import Dropout
-from convjax.training import loop
-from convjax.training.steps import Batch, Task, epoch_order, loss_and_gradients, make_keys, scale_images
+from convjax.data.augment import augment
+from convjax.nn.layers import Dropout, Training
+from convjax.notation import parse_augmentation
+from convjax.training.evaluation import evaluate
+from convjax.training.steps import (
+    Batch,
+    Task,
+    epoch_order,
+    image_keys,
+    initial_state,
+    loss_and_gradients,
+    make_keys,
+    scale_images,
+)
+from tests.helpers.training import fit, task_of
 
 FILE = Path(__file__).with_suffix(".json")
 
@@ -27,8 +39,7 @@ def checksum(array: Any) -> str:
 def exact() -> dict[str, Any]:
     """What must never change by a bit: random streams and everything drawn from them."""
     config = RunConfig()
-    task = Task.of(config, (28, 28, 1), 10, 60_000)
-    state = loop.initial_state(config, task)
+    state = initial_state(config, Task.of(config, (28, 28, 1), 10, 60_000))
     keys = make_keys(0)
     order = epoch_order(keys.shuffle, 1, examples=60_000, batch_size=64)
     return {
@@ -47,23 +58,22 @@ def exact() -> dict[str, Any]:
 
 def draws() -> dict[str, Any]:
     """The draws of dropout and augmentation for a batch of 8."""
-    from convjax.data.augment import augment
-    from convjax.notation import parse
 
     keys = make_keys(0)
     x = jnp.ones((8, 5, 5, 3))
-    kept = Dropout(0.5, name="dropout_1").apply({}, x, rngs={"dropout": jax.random.fold_in(keys.dropout, 7)}) != 0
+    training = Training(image_keys(keys.dropout, jnp.int32(7), 8), jnp.ones(8))
+    kept = Dropout(0.5, name="dropout_1").apply({}, x, training) != 0
     images = scale_images(jnp.asarray(data.load("mnist_5k").train.images[:8]))
-    moved = augment(images, jax.random.fold_in(keys.augment, 7), parse("rotate=10+shift=0.1+flip"))
+    moved = augment(images, jax.random.fold_in(keys.augment, 7), parse_augmentation("rotate=10+shift=0.1+flip"))
     return {"dropout": checksum(kept), "augmentation": np.asarray(moved).mean((1, 2, 3)).round(5).tolist()}
 
 
 def step() -> dict[str, Any]:
     """The loss and the gradient norms of the first step on mnist_5k."""
-    digits = data.load("mnist_5k").train
-    config = RunConfig(dataset="mnist_5k")
-    task = Task.of(config, (28, 28, 1), 10, len(digits.labels))
-    state = loop.initial_state(config, task)
+    dataset = data.load("mnist_5k")
+    config, digits = RunConfig(dataset="mnist_5k"), dataset.train
+    task = task_of(config, dataset)
+    state = initial_state(config, task)
     batch = Batch(jnp.asarray(digits.images[:64]), jnp.asarray(digits.labels[:64]), jnp.ones(64))
     loss, _, gradients = jax.jit(loss_and_gradients, static_argnames="task")(state, batch, make_keys(0), task=task)
     norms = {name: float(np.linalg.norm(np.asarray(arrays["kernel"]))) for name, arrays in sorted(gradients.items())}
@@ -74,9 +84,8 @@ def run() -> dict[str, float]:
     """Test accuracy and loss after about 200 steps (three epochs of mnist_5k)."""
     dataset = data.load("mnist_5k")
     config = RunConfig(dataset="mnist_5k", epochs=3)
-    [state] = loop.fit([config], dataset)
-    task = Task.of(config, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
-    found = loop.evaluate(task, state.params, dataset.test)
+    [state] = fit([config], dataset)
+    found = evaluate(task_of(config, dataset), state.params, dataset.test)
     return {"accuracy": found.accuracy, "loss": found.loss}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from convjax.nn.activations import ACTIVATIONS
-from convjax.nn.conv import Block, conv2d, conv_block, conv_stack
+from convjax.nn.conv import Block, conv2d, conv_stack
 from convjax.nn.fast import winograd
 from convjax.nn.geometry import output_shape, pad_amounts
 
@@ -198,26 +198,6 @@ def test_rows_that_no_pooling_reads_are_not_computed():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_between_sees_every_output_but_the_last_in_one_order(method):
-    (x,) = draw(3, (2, 28, 28, 1))
-    parameters = chapter_parameters()
-    seen = []
-
-    def between(index, y):
-        seen.append((index, y.shape))
-        return y * draw(index, y.shape)[0]
-
-    actual = jit(lambda x: conv_stack(x, CHAPTER, parameters, method=method, between=between))(x)
-    assert seen == [(0, (2, 13, 13, 8)), (1, (2, 5, 5, 16))]
-    expected = x
-    for index, (block, (kernel, bias)) in enumerate(zip(CHAPTER, parameters, strict=True)):
-        expected = reference_block(expected, kernel, bias, block)
-        if index < 2:
-            expected *= draw(index, expected.shape)[0]
-    assert_close(actual, expected)
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_vmap_over_seeds_equals_a_loop(method):
     x, weights = draw(3, (2, 4, 28, 28, 1), (4, 3, 3, 16))
     parameters = jax.tree.map(lambda p: jnp.stack([p, -p]), chapter_parameters())
@@ -275,13 +255,12 @@ def test_tied_maxima_give_the_gradient_to_the_first(method):
     np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
 
 
-def test_conv2d_and_conv_block_are_stacks_of_one():
+def test_conv2d_is_a_stack_of_one():
     x, kernel, bias = draw(0, (2, 9, 8, 3), (3, 2, 3, 4), (4,))
     block = Block((2, 1), "same", "tanh", "avg", (2, 2), (1, 2))
     assert_close(
         jit(lambda x: conv2d(x, kernel, (2, 1), "same"))(x),
         reference_conv(x, kernel, (2, 1), "same"),
     )
-    pooling = {"pool": "avg", "pool_size": (2, 2), "pool_strides": (1, 2)}
-    actual = conv_block(x, kernel, bias, strides=(2, 1), padding="same", activation="tanh", **pooling)
+    actual = conv_stack(x, (block,), ((kernel, bias),))
     assert_close(actual, reference_block(x, kernel, bias, block))

@@ -11,8 +11,9 @@ from convjax.errors import UserError
 from convjax.nn.conv import conv2d
 from convjax.nn.geometry import plan, total_parameters
 from convjax.nn.keras_io import save_keras
+from convjax.nn.layers import PermutePixels
 from convjax.nn.local import local2d
-from convjax.nn.models import build, permute_pixels
+from convjax.nn.models import build
 
 IMAGE = (9, 8, 2)
 
@@ -104,7 +105,7 @@ def test_the_averaging_head_is_the_mean_of_each_channel():
 
 def test_permuted_pixels_are_one_fixed_permutation_before_the_first_layer():
     x = jnp.arange(28 * 28 * 2, dtype=jnp.float32).reshape(1, 28, 28, 2)
-    permuted = permute_pixels(x)
+    permuted = PermutePixels()(x)
     order = np.asarray(permuted[0, :, :, 0]).ravel().astype(int) // 2
     assert sorted(order) == list(range(784))
     # Kept for good: every published run with permuted pixels has this order.
@@ -121,7 +122,7 @@ def test_a_net_of_permuted_pixels_is_the_net_of_the_permuted_image(model):
     plain, mixed = (build(plan(config.replace(pixels=pixels), (6, 4, 1), 3)) for pixels in ("grid", "permuted"))
     params = jax.jit(plain.init)(jax.random.key(0), image)["params"]
     found = jax.jit(mixed.apply)({"params": params}, image)
-    np.testing.assert_allclose(found, jax.jit(plain.apply)({"params": params}, permute_pixels(image)), rtol=1e-5)
+    np.testing.assert_allclose(found, jax.jit(plain.apply)({"params": params}, PermutePixels()(image)), rtol=1e-5)
 
 
 def test_what_keras_does_not_have_is_not_exported(tmp_path):

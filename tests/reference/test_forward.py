@@ -1,6 +1,7 @@
 """The same network in Keras and here, with the same weights: shapes, parameter counts and logits."""
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
@@ -67,7 +68,9 @@ def test_kernels_start_as_kerass(shape):
     window = np.prod(shape[:-2], dtype=int)
     limit = np.sqrt(6 / (window * shape[-2] + window * shape[-1]))
     parameters = {"kernel": shape, "bias": shape[-1:]}
-    ours = jax.jit(models.Weights(shape).init)(jax.random.key(0))["params"]
+    layer = Conv2D(shape[-1], shape[:2]) if len(shape) == 4 else Dense(shape[-1])
+    x = jnp.zeros((1, 9, 9, shape[-2]) if len(shape) == 4 else (1, shape[0]))
+    ours = jax.jit(layer.init)(jax.random.key(0), x)["params"]
     assert {name: value.shape for name, value in ours.items()} == parameters
     np.testing.assert_array_equal(ours["bias"], 0)
     for values in (ours["kernel"], keras.initializers.GlorotUniform(seed=0)(shape)):

@@ -45,7 +45,7 @@ def test_the_loss_and_every_gradient_agree(index, digits):
     @quick_jit
     def ours(params, images, labels):
         def mean_loss(params, method):
-            logits = models.build(layers, method=method).apply({"params": params}, images, train=True)
+            logits = models.build(layers, method=method).apply({"params": params}, images)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         return {method: jax.value_and_grad(mean_loss)(params, method) for method in methods}
@@ -136,7 +136,7 @@ def compare_training(config, optimizer, digits, examples):
     order[:examples] = np.arange(examples)
     train = quick_jit(
         lambda state, images, labels, order: steps.train_epoch(
-            state, images, labels, order, 0, STEPS, steps.make_keys(0), task=task
+            state, steps.EpochData(images, labels, order), 0, STEPS, steps.make_keys(0), task=task
         )
     )
     state = train(state, images, labels, order.reshape(STEPS, BATCH))
@@ -182,7 +182,7 @@ def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
     )
     for number, loss in enumerate(losses, start=1):
         state = state.replace(step=jnp.int32(7 * number), params=np.float32(number)).after_validation(loss)
-        if stopped_early(state, config, steps=7):
+        if stopped_early(state, task):
             break
     assert number == epoch + 1
     assert float(state.result_params) == weights[0]

@@ -7,9 +7,8 @@ import optax
 import pytest
 
 from convjax.config import RunConfig
-from convjax.training import loop
 from convjax.training.diagnostics import SAMPLE, layer_diagnostics, layer_norms
-from convjax.training.steps import Task
+from convjax.training.steps import Task, initial_state
 
 CONFIG = RunConfig(dataset="mnist_5k", channels="3-4", kernel_size="5", stride="2", pool="none", dense_units="6")
 
@@ -17,7 +16,7 @@ CONFIG = RunConfig(dataset="mnist_5k", channels="3-4", kernel_size="5", stride="
 @pytest.fixture(scope="module")
 def trained(digits):
     task = Task.of(CONFIG, digits.image_shape, digits.num_classes, len(digits.train.labels))
-    params = jax.device_get(loop.initial_state(CONFIG, task).params)
+    params = jax.device_get(initial_state(CONFIG, task).params)
     # Off relu's kink: with zero biases an empty patch is at it, and Winograd's rounding decides on which side.
     return task, {name: {"kernel": each["kernel"], "bias": each["bias"] + 0.01} for name, each in params.items()}
 

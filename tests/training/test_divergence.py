@@ -12,7 +12,8 @@ from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run, read_run
 from convjax.training import loop
 from convjax.training.divergence import first_nonfinite
-from convjax.training.steps import Task, epoch_order, make_keys, take_batch, train_step
+from convjax.training.steps import Task, epoch_order, initial_state, make_keys, take_batch, train_step
+from tests.helpers.training import fit
 
 # A network of which every step is finite until the weights overflow float32 in the third.
 DIVERGES = RunConfig(
@@ -29,7 +30,7 @@ def dataset():
 
 def divergences_of(configs, dataset, **changes):
     found = {}
-    states = loop.fit(configs, dataset, on_divergence=found.__setitem__, **changes)
+    states = fit(configs, dataset, on_divergence=found.__setitem__, **changes)
     return found, states
 
 
@@ -37,7 +38,7 @@ def test_the_step_is_named_as_stepping_by_hand_finds_it(dataset, monkeypatch):
     found, [state] = divergences_of([DIVERGES], dataset)
     task = Task.of(DIVERGES, dataset.image_shape, dataset.num_classes, 200)
     step = jax.jit(functools.partial(train_step, task=task))
-    keys, by_hand = make_keys(0), loop.initial_state(DIVERGES, task)
+    keys, by_hand = make_keys(0), initial_state(DIVERGES, task)
     for number in range(1, 13):
         order = epoch_order(keys.shuffle, (number - 1) // 4, examples=200, batch_size=64)
         batch = take_batch(dataset.train.images, dataset.train.labels, order[(number - 1) % 4])
@@ -55,8 +56,8 @@ def test_the_step_is_named_as_stepping_by_hand_finds_it(dataset, monkeypatch):
     assert "gradient norms dense_1" in str(found[0])
 
     # However the epoch is cut, the same is said.
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     assert divergences_of([DIVERGES], dataset)[0][0].to_dict() == found[0].to_dict()
 
 
@@ -104,16 +105,16 @@ def test_weights_that_broke_in_the_last_step_are_a_divergence(tmp_path):
 
 def test_pausing_within_epochs_changes_nothing(dataset, monkeypatch):
     config = DIVERGES.replace(learning_rate=1e-3, optimizer="rmsprop", dropout="0.3")
-    [undisturbed] = loop.fit([config], dataset)
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    [undisturbed] = fit([config], dataset)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     paused = {}
 
     def keep(index, state):
         paused[int(state.step)] = jax.tree.map(np.array, state)  # training goes on and consumes it
 
-    [state] = loop.fit([config], dataset, should_pause=lambda: True, on_pause=keep)
+    [state] = fit([config], dataset, should_pause=lambda: True, on_pause=keep)
     assert list(paused) == [1, 2, 3, 5, 6, 7, 9, 10, 11]
     assert jax.tree.all(jax.tree.map(np.array_equal, state, undisturbed))
-    [resumed] = loop.fit([config], dataset, [paused[6]])
+    [resumed] = fit([config], dataset, [paused[6]])
     assert jax.tree.all(jax.tree.map(np.array_equal, resumed, undisturbed))

@@ -8,10 +8,12 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.data import Split
-from convjax.training import feed, loop
+from convjax.training import evaluation, feed, loop
 from convjax.training.checkpoint import state_digest
+from convjax.training.evaluation import evaluate
 from convjax.training.feed import Resident, Streamed, chunk_steps, must_stream, prefetched
-from convjax.training.steps import Task, epoch_order, make_keys
+from convjax.training.steps import Task, epoch_order, initial_state, make_keys
+from tests.helpers.training import fit
 
 CONFIG = RunConfig(
     dataset="mnist_5k", channels="3-4", dense_units="8", dropout="0.2", augment="shift=0.1", batch_size=32, epochs=2
@@ -30,7 +32,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def resident(dataset):
     lines = []
-    [state] = loop.fit([CONFIG], dataset, on_epoch=lambda index, line, state: lines.append(line.train_loss))
+    [state] = fit([CONFIG], dataset, on_epoch=lambda index, line, state: lines.append(line.train_loss))
     return state, lines
 
 
@@ -39,9 +41,7 @@ def test_a_stream_gives_the_same_bits(steps, resident, dataset, monkeypatch):
     monkeypatch.setattr(feed, "CHUNK_BYTES", steps * STEP_BYTES)
     assert chunk_steps(dataset.train, 32) == steps
     lines = []
-    [state] = loop.fit(
-        [CONFIG], dataset, streaming=True, on_epoch=lambda index, line, state: lines.append(line.train_loss)
-    )
+    [state] = fit([CONFIG], dataset, streaming=True, on_epoch=lambda index, line, state: lines.append(line.train_loss))
     assert state_digest(state) == state_digest(resident[0])
     assert lines == resident[1]
 
@@ -50,14 +50,14 @@ def test_a_stream_gives_the_same_bits(steps, resident, dataset, monkeypatch):
 def test_an_interrupted_stream_goes_on_to_the_same_bits(before, after, resident, dataset, monkeypatch):
     """In the middle of an epoch and of a chunk, and from one way to the other."""
     monkeypatch.setattr(feed, "CHUNK_BYTES", 3 * STEP_BYTES)
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     seen = []
     with pytest.raises(loop.Interrupted) as interrupted:
-        loop.fit([CONFIG], dataset, streaming=before, on_progress=seen.append, should_stop=lambda: len(seen) >= 9)
+        fit([CONFIG], dataset, streaming=before, on_progress=seen.append, should_stop=lambda: len(seen) >= 9)
     [state] = interrupted.value.states
     assert int(state.step) == 9
-    [finished] = loop.fit([CONFIG], dataset, [state], streaming=after)
+    [finished] = fit([CONFIG], dataset, [state], streaming=after)
     assert state_digest(finished) == state_digest(resident[0])
 
 
@@ -65,7 +65,7 @@ def test_seeds_at_once_stream_each_its_own_order(dataset, monkeypatch):
     monkeypatch.setattr(feed, "CHUNK_BYTES", 6 * STEP_BYTES)
     configs = [DENSE, DENSE.replace(seed=1)]
     assert chunk_steps(dataset.train, 32, replicas=2) == 3
-    for one, other in zip(loop.fit(configs, dataset, streaming=True), loop.fit(configs, dataset), strict=True):
+    for one, other in zip(fit(configs, dataset, streaming=True), fit(configs, dataset), strict=True):
         assert state_digest(one) == state_digest(other)
 
 
@@ -75,7 +75,7 @@ def test_a_divergence_in_a_stream_is_described_alike(dataset, monkeypatch):
     found = []
     for streaming in (False, True):
         described = {}
-        loop.fit(configs, dataset, streaming=streaming, on_divergence=described.__setitem__)
+        fit(configs, dataset, streaming=streaming, on_divergence=described.__setitem__)
         found.append({index: each.to_dict() for index, each in described.items()})
     assert list(found[0]) == [1]
     assert found[0] == found[1]
@@ -86,24 +86,24 @@ def test_feeds_hold_the_epochs_batches_in_order(dataset):
     [whole] = Resident(dataset.train).epoch(order, 0)
     wanted = list(order[2:])
     for chunk in Streamed(dataset.train, 3).epoch(order, 2):
-        rows = np.asarray(chunk.order)
+        rows = np.asarray(chunk.data.order)
         for index in range(chunk.stop - chunk.first):
             row, original = rows[index], wanted.pop(0)
             np.testing.assert_array_equal(row >= 0, original >= 0)
             mine, theirs = (np.where(r >= 0, r, -1 - r) for r in (row, original))
-            np.testing.assert_array_equal(np.asarray(chunk.images)[mine], np.asarray(whole.images)[theirs])
-            np.testing.assert_array_equal(np.asarray(chunk.labels)[mine], np.asarray(whole.labels)[theirs])
+            np.testing.assert_array_equal(np.asarray(chunk.data.images)[mine], np.asarray(whole.data.images)[theirs])
+            np.testing.assert_array_equal(np.asarray(chunk.data.labels)[mine], np.asarray(whole.data.labels)[theirs])
     assert not wanted
 
 
 @pytest.mark.parametrize("count", [99, 250])
 def test_evaluation_in_blocks_is_evaluation(count, dataset, monkeypatch):
     task = Task.of(DENSE, dataset.image_shape, 10, 200)
-    params = loop.initial_state(DENSE, task).params
+    params = initial_state(DENSE, task).params
     split = Split(dataset.test.images[:count], dataset.test.labels[:count])
-    whole = loop.evaluate(task, params, split)
-    monkeypatch.setattr(loop, "CHUNK_BYTES", 100 * 28 * 28)
-    blocks = loop.evaluate(task, params, split)
+    whole = evaluate(task, params, split)
+    monkeypatch.setattr(evaluation, "CHUNK_BYTES", 100 * 28 * 28)
+    blocks = evaluate(task, params, split)
     np.testing.assert_array_equal(whole.logits, blocks.logits)
     assert (whole.loss, whole.accuracy) == (blocks.loss, blocks.accuracy)
 

@@ -10,6 +10,9 @@ from convjax.errors import UserError
 from convjax.sweeps.store import Run
 from convjax.training import checkpoint, loop
 from convjax.training.checkpoint import Checkpoints, state_digest
+from convjax.training.evaluation import evaluate
+from convjax.training.steps import initial_state
+from tests.helpers.training import fit, task_of
 
 CONFIG = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=3, dropout="0.2")
 
@@ -24,7 +27,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def undisturbed(dataset):
     metrics = []
-    [state] = loop.fit([CONFIG], dataset, on_epoch=lambda index, line, state: metrics.append(line))
+    [state] = fit([CONFIG], dataset, on_epoch=lambda index, line, state: metrics.append(line))
     return state, metrics
 
 
@@ -43,24 +46,24 @@ def test_fit_learns_and_reports_each_epoch(undisturbed, dataset):
 
 
 def test_a_seed_gives_the_same_bits_again(undisturbed, dataset):
-    [again] = loop.fit([CONFIG], dataset)
+    [again] = fit([CONFIG], dataset)
     assert state_digest(again) == state_digest(undisturbed[0])
-    [other] = loop.fit([CONFIG.replace(seed=1)], dataset)
+    [other] = fit([CONFIG.replace(seed=1)], dataset)
     assert state_digest(other) != state_digest(undisturbed[0])
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
 def test_an_interrupted_run_goes_on_to_the_same_bits(stop_after, undisturbed, dataset, tmp_path, monkeypatch):
     """Stopped after any progress, in the middle of an epoch too, saved by Orbax, restored and finished."""
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)  # one step a progress after the first
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)  # one step a progress after the first
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     progress, metrics = [], []
 
     def on_epoch(index, line, state):
         metrics.append(line)
 
     with pytest.raises(loop.Interrupted) as interrupted:
-        loop.fit(
+        fit(
             [CONFIG],
             dataset,
             on_progress=progress.append,
@@ -73,23 +76,29 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(stop_after, undisturbed, da
     saved.save(state)
     saved.close()
     restored = Checkpoints(tmp_path).restore(state)
-    [finished] = loop.fit([CONFIG], dataset, [restored], on_epoch=on_epoch)
+    [finished] = fit([CONFIG], dataset, [restored], on_epoch=on_epoch)
     assert state_digest(finished) == state_digest(undisturbed[0])
     assert without_time(metrics) == without_time(undisturbed[1])
 
 
-def test_vectorised_seeds_are_the_serial_ones(dataset):
+def test_replicas_are_the_serial_runs(dataset):
     configs = [CONFIG.replace(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-3), (2, 3e-3))]
-    together = loop.fit(configs, dataset)
+    together = fit(configs, dataset)
     for config, state in zip(configs, together, strict=True):
-        [alone] = loop.fit([config], dataset)
+        [alone] = fit([config], dataset)
         for one, other in zip(jax.tree.leaves(alone.params), jax.tree.leaves(state.params), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+def test_replicas_must_start_from_the_same_step(undisturbed, dataset):
+    paused = undisturbed[0].replace(step=jnp.int32(4))
+    with pytest.raises(ValueError, match=r"the same step, not from \[0, 4\]"):
+        fit([CONFIG, CONFIG], dataset, [paused, initial_state(CONFIG, task_of(CONFIG, dataset))])
+
+
 def test_one_diverging_seed_does_not_stop_the_others(dataset):
     configs = [CONFIG, CONFIG.replace(learning_rate=1e30, seed=1)]
-    good, bad = loop.fit(configs, dataset)
+    good, bad = fit(configs, dataset)
     assert not loop.diverged(good)
     assert loop.diverged(bad)
     assert int(good.step) == 12
@@ -103,7 +112,7 @@ IMPATIENT = PATIENT.replace(early_stopping=2)
 @pytest.fixture(scope="module")
 def stopped(dataset):
     """A run of 4 steps an epoch that gets worse now and then, stopped early."""
-    [state] = loop.fit([IMPATIENT], dataset)
+    [state] = fit([IMPATIENT], dataset)
     return state
 
 
@@ -114,7 +123,7 @@ def test_early_stopping_takes_the_weights_of_the_lowest_validation_loss(stopped,
         losses.append(line.validation_loss)
         weights.append(state_digest(state.params))
 
-    loop.fit([PATIENT], dataset, on_epoch=on_epoch)
+    fit([PATIENT], dataset, on_epoch=on_epoch)
     stop = next(n for n in range(2, 12) if min(losses[: n - 1]) <= min(losses[n - 1 : n + 1]))
     best = int(np.argmin(losses[: stop + 1]))
     assert 0 < best < stop < 11, "the run must improve and then not for this test to say something"
@@ -128,32 +137,32 @@ def test_early_stopping_takes_the_weights_of_the_lowest_validation_loss(stopped,
 
 @pytest.mark.parametrize("stop_after", [1, 16, 19, 23])
 def test_early_stopping_decides_alike_after_a_resumption(stop_after, stopped, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     progress = []
     assert stop_after < int(stopped.step)
     with pytest.raises(loop.Interrupted) as interrupted:
-        loop.fit([IMPATIENT], dataset, on_progress=progress.append, should_stop=lambda: len(progress) >= stop_after)
+        fit([IMPATIENT], dataset, on_progress=progress.append, should_stop=lambda: len(progress) >= stop_after)
     [state] = interrupted.value.states
     saved = Checkpoints(tmp_path)
     saved.save(state)
     saved.close()
     restored = Checkpoints(tmp_path).restore(state)
-    [finished] = loop.fit([IMPATIENT], dataset, [restored])
+    [finished] = fit([IMPATIENT], dataset, [restored])
     assert state_digest(finished) == state_digest(stopped)
     # One that has stopped is not trained further.
-    assert loop.fit([IMPATIENT], dataset, [finished])[0] is finished
+    assert fit([IMPATIENT], dataset, [finished])[0] is finished
 
 
-def test_vectorised_seeds_stop_each_at_its_own_epoch(stopped, dataset):
+def test_replicas_stop_each_at_its_own_epoch(stopped, dataset):
     configs = [IMPATIENT.replace(seed=seed) for seed in range(3)]
     epochs = [0] * 3
 
     def on_epoch(index, line, state):
         epochs[index] = line.epoch
 
-    together = loop.fit(configs, dataset, on_epoch=on_epoch)
-    alone = [stopped, *(loop.fit([config], dataset)[0] for config in configs[1:])]
+    together = fit(configs, dataset, on_epoch=on_epoch)
+    alone = [stopped, *(fit([config], dataset)[0] for config in configs[1:])]
     assert len({int(state.step) for state in alone}) > 1, "the seeds must differ for this test to say something"
     for index, (one, other) in enumerate(zip(alone, together, strict=True)):
         assert (int(one.step), int(one.best.step)) == (int(other.step), int(other.best.step))
@@ -163,10 +172,7 @@ def test_vectorised_seeds_stop_each_at_its_own_epoch(stopped, dataset):
 
 
 def test_evaluate_is_the_mean_over_every_image(undisturbed, dataset):
-    from convjax.training.steps import Task
-
-    task = Task.of(CONFIG, dataset.image_shape, 10, 200)
-    evaluation = loop.evaluate(task, undisturbed[0].params, dataset.test)
+    evaluation = evaluate(task_of(CONFIG, dataset), undisturbed[0].params, dataset.test)
     assert evaluation.logits.shape == (1000, 10)
     right = sum(int(np.argmax(row)) == label for row, label in zip(evaluation.logits, dataset.test.labels, strict=True))
     assert evaluation.accuracy == right / 1000

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.training import steps
+from convjax.training.program import Program
 from convjax.training.steps import Batch, Task
 
 SMALL = RunConfig(channels="4-6", dense_units="8", batch_size=16)
@@ -30,13 +31,16 @@ def make(config=SMALL, examples=100, shape=(12, 12, 1), classes=10):
 
 
 def run_epoch(task, images, labels, keys, state, bounds, epoch=0):
-    order = steps.epoch_order(keys.shuffle, epoch, examples=len(labels), batch_size=task.batch_size)
-    train = jax.jit(
-        lambda state, start, stop: steps.train_epoch(state, images, labels, order, start, stop, keys, task=task)
-    )
+    order = steps.epoch_order(keys.shuffle, epoch, examples=len(labels), batch_size=task.config.batch_size)
+    data = steps.EpochData(images, labels, order)
+    train = jax.jit(lambda state, start, stop: steps.train_epoch(state, data, start, stop, keys, task=task))
     for start, stop in bounds:
         state = train(state, start, stop)
     return state
+
+
+def changed(task, **changes):
+    return dataclasses.replace(task, config=task.config.replace(**changes))
 
 
 def leaves(tree):
@@ -89,7 +93,7 @@ def test_the_last_short_batch_counts_its_own_examples_only():
     padded = Batch(images[np.maximum(order, 0)], labels[np.maximum(order, 0)], jnp.asarray(order >= 0, jnp.float32))
     short = Batch(images[rows], labels[rows], jnp.ones(4))
     one, one_sums = steps.train_step(state, padded, keys, task=task)
-    other, other_sums = steps.train_step(state, short, keys, task=dataclasses.replace(task, batch_size=4))
+    other, other_sums = steps.train_step(state, short, keys, task=changed(task, batch_size=4))
     for a, b in zip(leaves(one.params), leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(one_sums.loss, other_sums.loss, rtol=1e-6)
@@ -107,7 +111,7 @@ def test_a_large_batch_in_parts_has_the_gradients_of_the_whole(weight_decay, mon
     found = jax.jit(lambda: steps.loss_and_gradients(state, batch, keys, task=task))()
     assert "scan" in str(jax.make_jaxpr(lambda: steps.loss_and_gradients(state, batch, keys, task=task))())
     monkeypatch.setattr(steps, "_parts", lambda task, batch_size: 1)
-    whole = jax.jit(lambda: steps.loss_and_gradients(state, batch, keys, task=dataclasses.replace(task, conv="xla")))()
+    whole = jax.jit(lambda: steps.loss_and_gradients(state, batch, keys, task=changed(task, conv="xla")))()
     for part, expected in zip(leaves(found), leaves(whole), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-6)
 
@@ -115,7 +119,7 @@ def test_a_large_batch_in_parts_has_the_gradients_of_the_whole(weight_decay, mon
 def test_rmsprop_is_the_chapters_formula():
     """v = 0.9 v + 0.1 g^2; w -= lr g / sqrt(v + 1e-7), by hand over three steps."""
     task, *_ = make()
-    optimizer = steps.make_optimizer(task, jnp.float32(0.01))
+    optimizer = steps.make_optimizer(task.config, jnp.float32(0.01))
     weight, state = jnp.float32(1.0), optimizer.init(jnp.float32(1.0))
     expected, velocity = 1.0, 0.0
     for gradient in (0.5, -0.2, 0.1):
@@ -187,11 +191,19 @@ def test_bfloat16_keeps_float32_parameters_and_comes_near():
     assert float(sums.loss) == pytest.approx(float(exact_sums.loss), rel=0.02)
 
 
-def test_task_equality_is_what_makes_programs_shared():
-    assert Task.of(SMALL, (12, 12, 1), 10, 100) == Task.of(
-        SMALL.replace(seed=3, learning_rate=0.5, epochs=9), (12, 12, 1), 10, 100
-    )
-    assert Task.of(SMALL, (12, 12, 1), 10, 100) != Task.of(SMALL.replace(kernel_size="2"), (12, 12, 1), 10, 100)
+def test_runs_of_other_seeds_rates_and_lengths_share_a_program():
+    def train_of(**changes):
+        return Program.compile(Task.of(SMALL.replace(**changes), (12, 12, 1), 10, 100)).train
+
+    assert train_of() is train_of(seed=3, learning_rate=0.5, epochs=9)
+    assert train_of() is not train_of(kernel_size="2")
+
+
+def test_a_plan_that_the_module_does_not_compute_is_refused():
+    task, *_ = make()
+    planned = dataclasses.replace(task.layers[0], parameters=7)
+    with pytest.raises(UserError, match=r"conv2d_1 \(Conv2D\): the plan has 7 parameters, the module 40"):
+        Program.compile(dataclasses.replace(task, layers=(planned, *task.layers[1:])))
 
 
 def traced(task, state, batch, keys):

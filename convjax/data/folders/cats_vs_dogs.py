@@ -18,7 +18,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convjax.config import Window
 from convjax.data import cache
 from convjax.data.cache import Decoded
 from convjax.data.download import DownloadError, Patience, Progress, download
@@ -28,6 +27,7 @@ from convjax.data.folders.images import LARGEST_FILE, BadImage
 from convjax.data.idx.catalog import tfds_download_pattern
 from convjax.data.idx.sources import Log
 from convjax.errors import UnavailableError, UserError
+from convjax.notation import Window
 
 CLASS_NAMES = ("cat", "dog")
 SMALL = {"train": 1000, "validation": 500, "test": 500}

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from convjax.config import FOLDER, Window
+from convjax.config import FOLDER
 from convjax.data import cache
 from convjax.data.cache import Decoded
 from convjax.data.folders import image_set
@@ -27,6 +27,7 @@ from convjax.data.folders.images import LARGEST_FILE, BadImage, channels
 from convjax.data.idx.sources import Log
 from convjax.errors import UserError
 from convjax.files import write_json_atomic
+from convjax.notation import Window
 
 _FORMAT = 1
 _LEVELS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}

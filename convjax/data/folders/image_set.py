@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from convjax.config import Window
 from convjax.data import cache
 from convjax.data.cache import Decoded, Pair
 from convjax.data.folders.images import BadImage, channels, decode, inspect
 from convjax.data.rows import Rows
 from convjax.errors import UnavailableError, UserError
+from convjax.notation import Window
 
 SPLITS = ("train", "validation", "test")
 _BATCH = 256

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from convjax.config import Window
 from convjax.errors import UserError
+from convjax.notation import Window
 
 Color = Literal["auto", "grey", "rgb"]
 

@@ -46,8 +46,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from convjax.config import Window
 from convjax.nn.fast.strided import compiled_apart, overlap_add, strided
+from convjax.notation import Window
 
 MOST_PRODUCTS = 8
 _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2))

@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.training.metrics import roc_auc
+from convjax.training.evaluation import roc_auc
 
 # Few values, so that there are ties within and between the classes.
 few = st.lists(st.integers(-3, 3).map(lambda value: value / 2), min_size=1, max_size=15)

@@ -1,0 +1,226 @@
+"""The layers: one small Linen module a kind, and the only place that says what a layer computes.
+
+`nn.geometry.plan` decides which layers a network has and how large they are. `layer_module` below turns one planned
+layer into its module. `nn.models` chains these modules into a network; `nn.layerwise` runs them one at a time.
+
+Feature maps are `[batch, height, width, channels]`. Parameters are float32 and start as in Keras: Glorot-uniform
+kernels, zero biases. Every module takes `(x, training)`; `training` is None in evaluation.
+"""
+
+import functools
+import zlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from convjax.errors import UserError
+from convjax.nn.activations import ACTIVATIONS
+from convjax.nn.conv import conv2d
+from convjax.nn.geometry import Layer
+from convjax.nn.local import local2d
+from convjax.nn.pool import avg_pool, max_pool
+from convjax.notation import Window
+
+FeatureMap = Float[Array, "batch height width channels"]
+Units = Float[Array, "batch units"]
+
+_kernel_initializer = nn.initializers.glorot_uniform()
+_bias_initializer = nn.initializers.zeros_init()
+# Each position of a locally connected layer starts as a convolution would: Glorot's fans are those of one window.
+_local_initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0, 1))
+
+# Changing this changes what every run with permuted pixels has seen.
+_PERMUTATION_KEY = 784
+
+
+class Training(NamedTuple):
+    """What only training gives to a layer.
+
+    Attributes:
+      keys: one random key per image, so that an image's draws do not depend on the rest of its batch.
+      weights: 1 for images, 0 for the padding of a short batch.
+    """
+
+    keys: PRNGKeyArray
+    weights: Float[Array, " batch"]
+
+
+class Conv2D(nn.Module):
+    """Convolution, bias, activation. Cross-correlation, as in every deep-learning library: no kernel is flipped."""
+
+    filters: int
+    kernel_size: Window
+    strides: Window = (1, 1)
+    padding: str = "valid"
+    activation: str = "linear"
+    dtype: Any = jnp.float32
+    method: str = "auto"
+
+    @nn.compact
+    def weights(self, in_channels: int) -> tuple[jax.Array, jax.Array]:
+        """Kernel `[height, width, in_channels, filters]` and bias `[filters]`."""
+        kernel = self.param("kernel", _kernel_initializer, (*self.kernel_size, in_channels, self.filters), jnp.float32)
+        bias = self.param("bias", _bias_initializer, (self.filters,), jnp.float32)
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        kernel, bias = self.weights(x.shape[-1])
+        y = conv2d(x, kernel, self.strides, self.padding, method=self.method)
+        return ACTIVATIONS[self.activation](y + bias[None, None, None])
+
+
+class LocallyConnected2D(nn.Module):
+    """As Conv2D, with a kernel and a bias of its own at every position (Keras 2's layer of that name)."""
+
+    filters: int
+    kernel_size: Window
+    positions: Window
+    strides: Window = (1, 1)
+    padding: str = "valid"
+    activation: str = "linear"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        shape = (*self.positions, *self.kernel_size, x.shape[-1], self.filters)
+        kernel = self.param("kernel", _local_initializer, shape, jnp.float32)
+        bias = self.param("bias", _bias_initializer, (*self.positions, self.filters), jnp.float32)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return ACTIVATIONS[self.activation](local2d(x, kernel, bias, strides=self.strides, padding=self.padding))
+
+
+class MaxPooling2D(nn.Module):
+    """The maximum of each window."""
+
+    window: Window
+    strides: Window
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        return max_pool(x, self.window, self.strides)
+
+
+class AveragePooling2D(nn.Module):
+    """The mean of each window."""
+
+    window: Window
+    strides: Window
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        return avg_pool(x, self.window, self.strides)
+
+
+class Dense(nn.Module):
+    """A densely connected layer."""
+
+    units: int
+    activation: str = "linear"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Units, training: Training | None = None) -> Units:
+        kernel = self.param("kernel", _kernel_initializer, (x.shape[-1], self.units), jnp.float32)
+        bias = self.param("bias", _bias_initializer, (self.units,), jnp.float32)
+        return ACTIVATIONS[self.activation](x @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None])
+
+
+class Logits(Dense):
+    """The last dense layer: one logit a class. Its softmax or sigmoid is part of the loss, where it is stable.
+
+    A single sigmoid unit z gives the logits (-z/2, z/2). Their softmax is (1 - sigmoid(z), sigmoid(z)) and their
+    cross-entropy the binary one, so downstream code sees an ordinary two-class network.
+    """
+
+    def __call__(self, x: Units, training: Training | None = None) -> Float[Array, "batch classes"]:
+        z = super().__call__(x, training)
+        return jnp.concatenate([-z, z], axis=-1) / 2 if self.units == 1 else z
+
+
+class Dropout(nn.Module):
+    """In training, sets entries to zero with probability `rate` and scales the others by 1 / (1 - rate)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
+        if training is None:
+            return x
+        # A stream per dropout layer and a key per image: a part of a batch draws what the whole batch would.
+        stream = np.uint32(zlib.crc32(str(self.name).encode()))
+        keep = np.float32(1 - self.rate)
+
+        def kept_entries(key: PRNGKeyArray) -> jax.Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, stream), keep, x.shape[1:])
+
+        # A product with the reciprocal: XLA turns a quotient by a constant into one, but not everywhere.
+        scale = (np.float32(1) / keep).astype(x.dtype)
+        return jnp.where(jax.vmap(kept_entries)(training.keys), x * scale, jnp.zeros((), x.dtype))
+
+
+class Flatten(nn.Module):
+    """All positions and channels of a feature map as one vector."""
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> Units:
+        return x.reshape(x.shape[0], -1)
+
+
+class GlobalAveragePooling2D(nn.Module):
+    """The mean of each channel over all positions."""
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> Units:
+        return x.mean((1, 2))
+
+
+class PermutePixels(nn.Module):
+    """The pixels of every image in one fixed random order; the channels of a pixel stay together."""
+
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        order = _pixel_order(x.shape[1] * x.shape[2])
+        return x.reshape(x.shape[0], -1, x.shape[-1])[:, order].reshape(x.shape)
+
+
+@functools.cache
+def _pixel_order(count: int) -> np.ndarray:
+    # random_raw, not Generator.permutation: NumPy promises never to change the former's stream (NEP 19).
+    return np.argsort(np.random.Philox(key=_PERMUTATION_KEY).random_raw(count), kind="stable")
+
+
+def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto") -> nn.Module:
+    """The module of a planned layer; its parameters are kept under the layer's name.
+
+    Args:
+      layer: from `nn.geometry.plan`.
+      dtype: of the computation.
+      method: how convolutions are computed, see `nn.conv`.
+
+    Raises:
+      UserError: no module computes this kind of layer.
+    """
+    name, window = layer.name, {"strides": layer.strides, "padding": layer.padding}
+    match layer.kind:
+        case "Conv2D":
+            return Conv2D(layer.channels, layer.window, **window, activation=layer.activation, dtype=dtype,
+                          method=method, name=name)  # fmt: skip
+        case "LocallyConnected2D":
+            return LocallyConnected2D(layer.channels, layer.window, layer.output_shape[:2], **window,
+                                      activation=layer.activation, dtype=dtype, name=name)  # fmt: skip
+        case "MaxPooling2D":
+            return MaxPooling2D(layer.window, layer.strides, name=name)
+        case "AveragePooling2D":
+            return AveragePooling2D(layer.window, layer.strides, name=name)
+        case "GlobalAveragePooling2D":
+            return GlobalAveragePooling2D(name=name)
+        case "Flatten":
+            return Flatten(name=name)
+        case "Dropout":
+            return Dropout(layer.rate, name=name)
+        case "Dense" if layer.is_output:
+            return Logits(layer.channels, dtype=dtype, name=name)
+        case "Dense":
+            return Dense(layer.channels, layer.activation, dtype=dtype, name=name)
+        case "PermutePixels":
+            return PermutePixels(name=name)
+    raise UserError(f"{name}: no module in convjax/nn/layers.py computes a layer of kind {layer.kind}")

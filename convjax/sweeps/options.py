@@ -1,0 +1,36 @@
+"""Options: how to run, not what. None of them changes a run's numbers, or its digest."""
+
+import dataclasses
+
+from convjax.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Execution options of a run; `convjax.flags` makes a flag of each."""
+
+    data_dir: str = setting("", "folder with raw data files, and where downloaded ones are kept")
+    workdir: str = setting("runs", "folder that keeps every run")
+    resume: bool = setting(
+        True, "go on from a run's checkpoint; --noresume sets earlier results aside and starts again"
+    )
+    keep_checkpoints: int = setting(2, "how many of a run's newest checkpoints to keep; 0 for all", minimum=0)
+    checkpoint_minutes: float = setting(10, "also keep a checkpoint within an epoch this often; 0 for never", minimum=0)
+    debug_nans: bool = setting(False, "when the loss is NaN or infinite, stop and name the operation it came from")
+    streaming: str = setting(
+        "auto",
+        "bring training images to the device in chunks while it computes; auto: where they exceed --memory_limit",
+        choices=("auto", "yes", "no"),
+    )
+    memory_limit: int = setting(
+        0, "MiB of training images that the device may hold; 0 for half of its memory", minimum=0
+    )
+    devices: str = setting(
+        "auto",
+        "all, or how many devices a run's batches (--seed_mode=vmap: the runs) are split among; auto: one for a run, "
+        "all accelerators for runs that train together",
+    )
+    tensorboard: bool = setting(False, "also write TensorBoard event files into the run folder")
+    diagnostics: bool = setting(
+        True, "after each epoch measure every layer: norms of weights and gradients, dead channels"
+    )
