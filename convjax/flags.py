@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from absl import app, flags, logging
 
@@ -21,7 +21,7 @@ from convjax.sweeps.options import Options
 QUICK: dict[str, str | int] = {"dataset": "mnist_5k", "epochs": 1}
 """What `--quick` sets, unless the user did."""
 
-_OPTIONS = {field.name: field for field in dataclasses.fields(Options)}
+T = TypeVar("T")
 
 
 def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
@@ -48,24 +48,26 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
 
 def define_run_flags() -> None:
     """Defines a flag for every field of `Options`, and what programs that run something share."""
-    for name, field in _OPTIONS.items():
-        _define_option(name, field.type, field.metadata)
+    define_flags_of(Options)
     flags.DEFINE_bool("progress", True, "show progress bars on a terminal; elsewhere one line an epoch")
     flags.DEFINE_bool("quick", False, "smoke run: mnist_5k, one epoch, two seeds; ends in seconds")
 
 
-def _define_option(name: str, kind: Any, description: Any) -> None:
-    default, text, minimum = description["default"], description["help"], description.get("minimum")
-    if kind is bool:
-        flags.DEFINE_bool(name, default, text)
-    elif kind is int:
-        flags.DEFINE_integer(name, default, text, minimum)
-    elif kind is float:
-        flags.DEFINE_float(name, default, text, minimum)
-    elif "choices" in description:
-        flags.DEFINE_enum(name, default, description["choices"], text)
-    else:
-        flags.DEFINE_string(name, default, text)
+def define_flags_of(options: type) -> None:
+    """Defines a flag for every field of a dataclass whose fields are `convjax.settings.setting`s."""
+    for field in dataclasses.fields(options):
+        default, text = field.default, field.metadata["help"]
+        minimum, choices = field.metadata.get("minimum"), field.metadata.get("choices")
+        if field.type is bool:
+            flags.DEFINE_bool(field.name, default, text)
+        elif field.type is int:
+            flags.DEFINE_integer(field.name, default, text, minimum)
+        elif field.type is float:
+            flags.DEFINE_float(field.name, default, text, minimum)
+        elif choices:
+            flags.DEFINE_enum(field.name, default, choices, text)
+        else:
+            flags.DEFINE_string(field.name, default, text)
 
 
 def config_from_flags() -> RunConfig:
@@ -80,9 +82,9 @@ def config_from_flags() -> RunConfig:
     return RunConfig(**values)
 
 
-def options_from_flags() -> Options:
-    """The Options that `define_run_flags`'s flags describe."""
-    return Options(**{name: flags.FLAGS[name].value for name in _OPTIONS})
+def options_from_flags(options: type[T] = Options) -> T:
+    """An instance of a dataclass whose flags `define_flags_of` defined."""
+    return options(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(options)})
 
 
 def run_program(main: Callable[[list[str]], int | None], *, arguments: bool = False) -> None:

@@ -1,8 +1,8 @@
-"""Options: how to run, not what. None of them changes a run's numbers, or its digest."""
+"""Execution options: how to run, not what. None of them changes a run's numbers or its digest."""
 
 import dataclasses
 
-from convjax.settings import setting
+from convjax.settings import require_choice, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +34,25 @@ class Options:
     diagnostics: bool = setting(
         True, "after each epoch measure every layer: norms of weights and gradients, dead channels"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """Execution options of a sweep; `convjax.studies.study` makes a flag of each."""
+
+    executor: str = setting("local", "where runs are done: here, or on a Ray cluster", choices=("local", "ray"))
+    seed_mode: str = setting(
+        "auto",
+        "serial: one run after another; vmap: runs that differ only in seed and learning rate train together; "
+        "processes: worker processes share the runs; auto: vmap on an accelerator, serial on CPU",
+        choices=("auto", "serial", "vmap", "processes"),
+    )
+    jobs: int = setting(0, "worker processes of --seed_mode=processes; 0 for two", minimum=0)
+    replicas: int = setting(32, "runs that --seed_mode=vmap trains together on each device", minimum=1)
+    ray_address: str = setting("auto", "the Ray cluster; auto for the one that this machine belongs to")
+    ray_cpus: float = setting(1.0, "CPUs that a run asks of the Ray cluster", minimum=0.0)
+    ray_gpus: float = setting(0.0, "GPUs that a run asks of the Ray cluster", minimum=0.0)
+
+    def __post_init__(self) -> None:
+        for name in ("executor", "seed_mode"):
+            require_choice(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])

@@ -156,7 +156,7 @@ def compare_training(config, optimizer, digits, examples):
 )
 def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
     """Weights are the number of their epoch, so that they say which were restored."""
-    config = RunConfig(early_stopping=patience, validation_size=1)
+    task = steps.Task.of(RunConfig(early_stopping=patience, validation_size=1), SHAPE, CLASSES, 7 * 64)
     model = keras.Sequential()
     weights, model.stop_training = [0], False
     model.get_weights = lambda: list(weights)
