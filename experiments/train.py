@@ -5,13 +5,8 @@ python -m experiments.train
 
 from absl import flags
 
-from convjax.flags import (
-    config_from_flags,
-    define_model_flags,
-    define_run_flags,
-    options_from_flags,
-    run_program,
-)
+from convjax import analysis, data, nn, sweeps
+from convjax.flags import config_from_flags, define_model_flags, define_run_flags, options_from_flags, run_program
 
 _SAVE_PLOTS = flags.DEFINE_bool(
     "save_plots", False, "write learning curves, confusion matrix and the most confidently wrong test images as PNG"
@@ -20,29 +15,20 @@ _SAVE_PLOTS = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
     """Prints the layer table, trains, and prints the test accuracy."""
-    from convjax import data
-    from convjax.nn.geometry import plan
-    from convjax.nn.summary import summary
-    from convjax.sweeps.progress import make_reporter
-    from convjax.sweeps.run import execute, result_line
-    from convjax.sweeps.store import Run
-
     config, options = config_from_flags(), options_from_flags()
-    run = Run.of(options.workdir, "train", config)
+    run = sweeps.Run.of(options.workdir, "train", config)
     image_shape, num_classes = data.image_info(config.dataset, **config.data_settings, data_dir=options.data_dir)
-    print(summary(plan(config, image_shape, num_classes)))
+    print(nn.layer_table(nn.plan(config, image_shape, num_classes)))
     if options.resume and run.is_done():
         print(f"this run is done already, in {run.path}; --noresume runs it again")
-    [result] = execute([config], "train", options, make_reporter(flags.FLAGS.progress))
+    [result] = sweeps.execute([config], "train", options, sweeps.make_reporter(flags.FLAGS.progress))
     if _SAVE_PLOTS.value:
-        from convjax.analysis.plots.run import save_run_plots
-
-        for path in save_run_plots(run, options.data_dir):
+        for path in analysis.save_run_plots(run, options.data_dir):
             print(f"wrote {path}")
     print(f"results in {run.path}")
     if result["status"] == "diverged":
         print(f"diverged: {result['reason']}")
-    print(result_line(config, result))
+    print(sweeps.result_line(config, result))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Closed-form arithmetic of a network: output sizes, padding, receptive fields, parameters, FLOPs. No JAX.
 
-`plan` turns a RunConfig into a tuple of `Layer`s with concrete shapes; the Flax modules, the summary and the
-tables are all drawn from that one plan. The arithmetic of sizes is that of Dumoulin & Visin (2016), "A guide to
-convolution arithmetic for deep learning"; of receptive fields, Araujo, Norris & Sim (2019), Distill.
+`plan` turns a RunConfig into a tuple of `Layer`s with concrete shapes. The Flax modules, the summary and the tables all
+follow from that one plan. Sizes: Dumoulin & Visin (2016), "A guide to convolution arithmetic for deep learning";
+receptive fields: Araujo, Norris & Sim (2019), Distill.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ _LARGEST_LAYER = 2**31
 
 @dataclasses.dataclass(frozen=True)
 class ReceptiveField:
-    """What one position of a feature map sees of the input, per axis (vertical, horizontal).
+    """The part of the input that one position of a feature map depends on, per axis (vertical, horizontal).
 
     Attributes:
       size: input pixels one position depends on (unclipped by the borders).
-      jump: input pixels between neighbouring positions.
+      jump: input pixels between neighboring positions.
     """
 
     size: Window = (1, 1)
@@ -48,17 +48,17 @@ class Layer:
 
     Attributes:
       name: Keras's name in the chapter's summary, `conv2d_1`; also the key of the layer's parameters.
-      kind: Keras's class, `Conv2D`; `LocallyConnected2D` is Keras 2's, `PermutePixels` is our own.
+      kind: Keras's class, such as `Conv2D`; `LocallyConnected2D` is Keras 2's, `PermutePixels` our own.
       input_shape, output_shape: without the batch: `(height, width, channels)` or `(units,)`.
       window, strides, padding: of a convolution or pooling.
-      activation: of a convolution or dense layer; the last dense layer's is `softmax`, or `sigmoid` where one unit
-        tells two classes apart.
-      is_output: whether it is the last, whose activation is in the loss.
+      activation: of a convolution or dense layer; the last dense layer has `softmax`, or `sigmoid` where one unit
+        distinguishes two classes.
+      is_output: whether it is the last layer, whose activation is part of the loss.
       rate: of a dropout layer.
       parameters: weights and biases.
       flops: of one image's forward pass. A multiply-add counts as two; biases, activations and pooling are not
-        counted, as is usual.
-      receptive_field: of one position of the output; None once positions are gone (after Flatten).
+        counted, as usual.
+      receptive_field: of one position of the output; None after Flatten, where there are no positions.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Axis:
     def lost(self) -> tuple[int, int]:
         """The border effect: tiles at either end around which no window fits into the input, whatever the stride.
 
-        For a window that is even, and has no centre tile, the odd one is lost at the end, as `same` pads it there.
+        An even window has no center tile: the odd one is lost at the end, where `same` pads it.
         """
         return (0, 0) if self.padding == "same" else ((self.window - 1) // 2, self.window // 2)
 

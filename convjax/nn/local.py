@@ -1,4 +1,4 @@
-"""Locally connected layers: a convolution's windows with a kernel and a bias of their own at every position.
+"""Locally connected layers: the windows of a convolution, with a kernel and a bias of its own at every position.
 
 Keras 2's `LocallyConnected2D`, Flax's `ConvLocal`: local patterns without shared weights (LeCun, 1989).
 """
@@ -20,9 +20,9 @@ def local2d(
     strides: Window = (1, 1),
     padding: str = "valid",
 ) -> Float[Array, "batch out_height out_width out_channels"]:
-    """The windows of `x`, each times the kernel of its position, plus that position's bias.
+    """Each window of `x` times the kernel of its position, plus that position's bias.
 
-    With the same kernel and bias at every position it is a convolution (cross-correlation, as everywhere).
+    With the same kernel and bias at every position this is a convolution.
     """
     rows, columns, *window, depth, channels = kernel.shape
     assert (rows, columns) == output_shape(x.shape[1:3], tuple(window), strides, padding)

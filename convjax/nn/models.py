@@ -1,6 +1,6 @@
 """ConvNet: a planned network as one Flax module.
 
-The plan comes from `nn.geometry`, the layers from `nn.layers`; `training.steps` initialises and applies the module.
+The plan comes from `nn.geometry`, the layers from `nn.layers`; `training.steps` initializes and applies the module.
 The chapter's network is planned as
 
     Conv2D(32, 3x3, relu)  MaxPooling2D(2x2)

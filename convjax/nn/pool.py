@@ -1,6 +1,6 @@
 """Max- and average-pooling without padding, as Keras's `valid`, over `[batch, height, width, channels]`.
 
-Rows and columns are axes 1 and 2. What axes 0 and 3 are makes no difference, so `convjax.nn.conv` also pools
+Rows and columns are axes 1 and 2. Axes 0 and 3 may be anything, so `convjax.nn.conv` also pools
 `[channels, height, width, batch]` with these.
 """
 
@@ -27,8 +27,8 @@ def max_pool(
 ) -> Float[Array, "batch out_height out_width channels"]:
     """The maximum of each window.
 
-    Its gradient goes to the first maximum, row by row, where `jnp.maximum` would share it among ties: ties are the
-    rule over an image's empty background, and XLA's (so Keras's) pooling picks the first.
+    Its gradient goes to the first maximum in row order, as in XLA's pooling (so in Keras's). `jnp.maximum` would share
+    it among ties, which are the rule over an image's empty background.
     """
     return _max_pool(x, (x.shape[1:3], window, strides or window))
 
@@ -44,7 +44,7 @@ POOLINGS: Final[Mapping[str, Callable[..., jax.Array]]] = {"max": max_pool, "avg
 
 
 def _positions(static: _Static, x: jax.Array) -> list[jax.Array]:
-    """For each position within a window, row by row, what all windows have there."""
+    """For each position within a window, in row order, the entries of all windows at that position."""
     image, window, strides = static
     rows, columns = output_shape(image, window, strides, "valid")
     return [

@@ -9,7 +9,7 @@ _WIDTH = 65
 _COLUMNS = (29, 26)
 
 
-def summary(layers: Sequence[Layer], *, verbose: bool = False) -> str:
+def layer_table(layers: Sequence[Layer], *, verbose: bool = False) -> str:
     """The table of `layers`; `verbose` adds receptive field, FLOPs and memory of one image's forward pass."""
     head = ["Layer (type)", "Output Shape", "Param #"]
     rows = [[f"{layer.name} ({layer.kind})", _shape(layer.output_shape), f"{layer.parameters:,}"] for layer in layers]

@@ -1,4 +1,4 @@
-"""The machine side of JAX: its compilation cache and what to record about where a run happened."""
+"""JAX and the machine: the compilation cache, precision, and what a run records about where it ran."""
 
 import functools
 import hashlib
@@ -18,16 +18,16 @@ _PACKAGES = ("convjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 def cache_home() -> Path:
-    """The user's folder for what can be made again: `$XDG_CACHE_HOME/convjax` or `~/.cache/convjax`."""
+    """The user's cache folder: `$XDG_CACHE_HOME/convjax` or `~/.cache/convjax`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convjax"
 
 
 @functools.cache
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a program is compiled once a machine.
+    """Keeps compiled programs in the user's cache folder, so that a machine compiles each program once.
 
-    `JAX_COMPILATION_CACHE_DIR`, where set, goes first. Programs for CPUs hold instructions of the CPU they were
-    compiled for, and home folders are shared between machines: each kind of CPU has a folder of its own.
+    `JAX_COMPILATION_CACHE_DIR` takes precedence. Machines may share a home folder, and a compiled program only runs on
+    its kind of CPU: each kind has a folder of its own.
     """
     if jax.config.jax_compilation_cache_dir is None:
         folder = cache_home() / "xla" / hashlib.sha256(_cpu_kind().encode()).hexdigest()[:12]
@@ -41,24 +41,24 @@ def enable_compilation_cache() -> None:
 
 
 def jit_unoptimized(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` of what runs seldom, and on a CPU takes longer to optimise than to run: there it is not optimised.
+    """`jax.jit` without optimization on CPU, for functions that run seldom and take longer to optimize than to run.
 
-    For random numbers and sorting, which gives the same bits. The initial weights of the chapter's network take 0.6 s
-    to compile, 3 s optimised. Called within another traced function it is that function's part.
+    Only for random numbers and sorting, whose bits do not depend on it. The initial weights of the chapter's network
+    compile in 0.6 s, in 3 s with optimization. Inside another traced function it is inlined as usual.
     """
-    optimised = jax.jit(function, **options)
+    optimized = jax.jit(function, **options)
     brief = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **options)
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         within = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, keywords)))
-        return (brief if jax.default_backend() == "cpu" and not within else optimised)(*arguments, **keywords)
+        return (brief if jax.default_backend() == "cpu" and not within else optimized)(*arguments, **keywords)
 
     return call
 
 
 def require_precision(precision: str) -> None:
-    """Refuses a precision that this machine would only pretend to have, and makes float32 mean float32.
+    """Refuses a precision that this machine does not have, and makes float32 mean float32 on accelerators.
 
     Raises:
       UserError: `tf32` without an NVIDIA GPU.
@@ -67,7 +67,7 @@ def require_precision(precision: str) -> None:
     if precision == "tf32" and backend != "gpu":
         raise UserError(f"--precision=tf32 needs an NVIDIA GPU, and this is {backend}; use --precision=float32")
     if backend != "cpu":
-        # For all that is computed beside the steps, which say it themselves: the default is TF32 or bfloat16.
+        # The steps set their own precision; this is for everything else, where the default is TF32 or bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
@@ -80,7 +80,7 @@ def _cpu_kind() -> str:
 
 
 def _processor() -> str:
-    """Name of the CPU, as the system calls it."""
+    """The CPU's name."""
     for line in _cpu_kind().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -106,7 +106,7 @@ def environment() -> dict[str, Any]:
 
 @functools.cache
 def git_revision() -> str | None:
-    """The commit of the code that runs, with `+` where the working tree differs from it; None outside git."""
+    """The commit of the running code, with `+` where the working tree differs; None outside git."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -2,7 +2,7 @@
 
 from convjax.config import RunConfig
 from convjax.nn.geometry import plan
-from convjax.nn.summary import summary
+from convjax.nn.summary import layer_table
 
 # The names, shapes and counts are the book's. Changing them is legitimate only with the chapter's network itself.
 CHAPTER = [
@@ -24,7 +24,7 @@ def rows(text):
 
 
 def test_the_chapters_table():
-    text = summary(plan(RunConfig(), (28, 28, 1), 10))
+    text = layer_table(plan(RunConfig(), (28, 28, 1), 10))
     head, *body = rows(text)
     assert head == ["Layer (type)", "Output Shape", "Param #"]
     assert body[: len(CHAPTER)] == [[name, shape, f"{count:,}"] for name, shape, count in CHAPTER]
@@ -39,7 +39,7 @@ def test_the_chapters_table():
 
 def test_columns_stand_one_under_the_other():
     for verbose in (False, True):
-        lines = summary(plan(RunConfig(), (28, 28, 1), 10), verbose=verbose).splitlines()
+        lines = layer_table(plan(RunConfig(), (28, 28, 1), 10), verbose=verbose).splitlines()
         table = [line for line in lines if line.strip("_=") and "params" not in line and "FLOPs:" not in line]
         column = table[0].index("Output Shape")
         assert all(line[column] == "(" for line in table[1:9])
@@ -48,7 +48,7 @@ def test_columns_stand_one_under_the_other():
 
 
 def test_verbose_adds_what_a_layer_sees_costs_and_keeps():
-    head, *body = rows(summary(plan(RunConfig(), (28, 28, 1), 10), verbose=True))
+    head, *body = rows(layer_table(plan(RunConfig(), (28, 28, 1), 10), verbose=True))
     assert head[3:] == ["Receptive field", "FLOPs", "Activations"]
     # 2 * 26 * 26 * 3 * 3 * 1 * 32, and 4 bytes for each of 26 * 26 * 32.
     assert body[0][3:] == ["3x3", "389,376", "84.5 KiB"]
@@ -60,7 +60,7 @@ def test_verbose_adds_what_a_layer_sees_costs_and_keeps():
 
 
 def test_the_baselines_table():
-    body = rows(summary(plan(RunConfig(model="dense", dropout="0.5"), (28, 28, 1), 10)))[1:]
+    body = rows(layer_table(plan(RunConfig(model="dense", dropout="0.5"), (28, 28, 1), 10)))[1:]
     assert body[:4] == [
         ["flatten_1 (Flatten)", "(None, 784)", "0"],
         ["dense_1 (Dense)", "(None, 512)", "401,920"],

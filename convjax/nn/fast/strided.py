@@ -1,7 +1,7 @@
 """Moving windows over one axis of an array, and their gradient.
 
-JAX differentiates a slice into a padded array, and many slices into a sum of many padded arrays. Put together by
-concatenation, as here, the sum is a single pass over memory (measured: four to twenty times faster).
+JAX differentiates a slice into a padded array, and many slices into a sum of many padded arrays. Concatenating pieces
+instead, as here, makes the sum a single pass over memory (measured: 4 to 20 times faster).
 """
 
 import functools
@@ -61,11 +61,11 @@ def _sum_runs(pieces: Sequence[jax.Array], starts: Sequence[int], size: int, axi
 
 
 def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Has XLA compile `function(static, *arrays)` by itself on CPU, so that its results are computed once, in memory.
+    """Makes XLA compile `function(static, *arrays)` separately on CPU, so that its results are computed once.
 
-    XLA's CPU compiler fuses cheap elementwise work into every reader of its result, as often as it is read, and with
-    the index arithmetic of all of them: the training step of the chapter's network takes three times as long.
-    `static` is hashable and not traced.
+    XLA's CPU compiler otherwise fuses cheap elementwise work into every operation that reads its result, and repeats it
+    there with its index arithmetic: the training step of the chapter's network takes three times as long. `static` is
+    hashable and not traced.
     """
 
     @functools.wraps(function)

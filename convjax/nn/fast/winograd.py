@@ -2,7 +2,7 @@
 
 Images are `[channels, height, width, batch]`, kernels `[kernel_height, kernel_width, in_channels, out_channels]`.
 
-**One row.** Winograd's minimal filtering F(m, r) (Winograd 1980; Lavin & Gray 2016) computes m neighbouring outputs of
+**One row.** Winograd's minimal filtering F(m, r) (Winograd 1980; Lavin & Gray 2016) computes m neighboring outputs of
 a filter with r taps, y[j] = sum_q g[q] d[j + q], from m + r - 1 inputs d by m + r - 1 products in place of m r:
 
     y = A^T ((G g) * (B^T d)).
