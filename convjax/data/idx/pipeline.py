@@ -1,4 +1,4 @@
-"""From raw files to arrays, once: fetched, verified, prepared by TFDS, decoded. Ever after, the decoded copy."""
+"""From raw files to arrays: fetch, verify, prepare with TFDS and decode once; later starts read the decoded copy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convjax.data import cache
+from convjax.data import cache, tfds
 from convjax.data.cache import Decoded, Pair, Roots
-from convjax.data.download import Progress
+from convjax.data.download import Log, Progress
 from convjax.data.idx.catalog import RawDataset, RawFile
-from convjax.data.idx.sources import Folders, Log, Source, default_sources, gather, read_file, user_files
+from convjax.data.idx.sources import Folders, Source, default_sources, gather, read_file, user_files
 from convjax.errors import UnavailableError
 from convjax.files import write_json_atomic
 
 if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import DatasetBuilder
 
 
 def prepare(
@@ -29,29 +29,27 @@ def prepare(
     progress: Progress | None = None,
     sources: Sequence[Source] | None = None,
 ) -> Decoded:
-    """A built-in data set, from its prepared copy if there is a good one, else made from its raw files.
+    """A built-in data set: a good prepared copy of it if there is one, else made from its raw files.
 
     Args:
       raw: the data set.
-      data_dir: the user's folder: its raw files are used (and must be right), and prepared data is kept in it if it
-        may be written to. Empty: the user's cache.
-      log: told what goes on, a line at a time, when something does.
-      progress: told of bytes as they are downloaded.
-      sources: where raw files come from; `default_sources` unless given.
+      data_dir: the user's folder. Its raw files are used (and must be right); prepared data is kept in it if it is
+        writable. Empty: the user's cache.
+      log: receives news, one line at a time.
+      progress: receives the bytes of each download.
+      sources: of the raw files; `default_sources` by default.
 
     Raises:
-      UserError: `data_dir` is not a folder, or a raw file in it is not what it should be.
-      UnavailableError: the raw files could be had from nowhere, or nothing can be written.
+      UserError: `data_dir` is not a folder, or a raw file in it is wrong.
+      UnavailableError: no source could provide the raw files, or nothing can be written.
     """
     if raw.embedded:
         return _embedded(raw)
     roots = cache.roots(data_dir)
     if data_dir:
         _refuse_wrong_files(raw, user_files(raw, data_dir), roots)
-    for root in roots.read:
-        decoded = cache.read(root / raw.name, raw.key)
-        if decoded is not None:
-            return decoded
+    if kept := cache.find(roots, raw.name, raw.key):
+        return kept
     for root in roots.read:
         decoded = _from_tfds_copy(raw, root, roots.write)
         if decoded is not None:
@@ -61,17 +59,11 @@ def prepare(
         if sources is None:
             sources = default_sources(raw, data_dir, roots.write)
         decoded = _from_raw_files(raw, sources, roots.write, log, progress)
-    cache.write(roots.write, raw.key, decoded)
-    kept = cache.read(decoded.folder, raw.key)
-    if kept is None:
-        raise UnavailableError(
-            f"{decoded.folder}: what was just written there reads back differently; is the disk failing?"
-        )
-    return kept
+    return cache.write(roots.write, raw.key, decoded)
 
 
 def prepare_embedded_copy(raw: RawDataset, data_dir: str) -> Path:
-    """TFDS's copy of data that ships with convjax, for other programs to open; the folder it is in.
+    """Prepares a TFDS copy of data that ships with convjax, for other programs to open; returns its folder.
 
     Raises:
       UserError: `data_dir` is not a folder.
@@ -91,7 +83,7 @@ def _embedded(raw: RawDataset) -> Decoded:
 
 
 def _decode(raw: RawDataset, paths: dict[RawFile, Path], source: str, folder: Path | None) -> Decoded:
-    """Reads raw files; they are verified as they are read, so that what is used is what was verified."""
+    """Reads the raw files. Reading verifies them, so that exactly the verified content is used."""
     train, test = (_pair(raw, files, paths) for files in (raw.train, raw.test))
     return Decoded(raw.name, cache.fingerprint(train, test), raw.class_names, source, train, test, folder)
 
@@ -114,12 +106,12 @@ def _from_raw_files(
     _make_tfds_copy(raw, decoded, root)
     reread = _from_tfds_copy(raw, root, root)
     if reread is None:
-        raise UnavailableError(f"{root / raw.name}: what was just prepared there cannot be read; is the disk failing?")
+        raise UnavailableError(f"{root / raw.name}: the prepared copy cannot be read back; {cache.CHECK_DISK}")
     return reread
 
 
 def _keep(raw: RawDataset, downloaded: Sequence[Path], root: Path) -> None:
-    """Moves verified downloads to where they are found next time."""
+    """Moves verified downloads to the folder where the next preparation finds them."""
     folder = root / raw.name / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     for path in downloaded:
@@ -128,10 +120,8 @@ def _keep(raw: RawDataset, downloaded: Sequence[Path], root: Path) -> None:
 
 
 def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
-    from convjax.data.tfds.array_images import ArrayImages
-
     with cache.scratch(root) as scratch:
-        builder = ArrayImages(
+        builder = tfds.ArrayImages(
             raw.name,
             {"train": decoded.train, "test": decoded.test},
             raw.class_names,
@@ -145,8 +135,8 @@ def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
         cache.install(made, root / raw.name / raw.version, good=lambda: _from_tfds_copy(raw, root, root) is not None)
 
 
-def _open_tfds_copy(raw: RawDataset, root: Path) -> tfds.core.DatasetBuilder | None:
-    """The builder of the prepared copy in `root`; None if there is none of this content."""
+def _open_tfds_copy(raw: RawDataset, root: Path) -> DatasetBuilder | None:
+    """The builder of the prepared copy in `root`; None if there is none with this content."""
     folder = root / raw.name / raw.version
     if not (folder / "metadata.json").is_file():
         return None
@@ -156,22 +146,18 @@ def _open_tfds_copy(raw: RawDataset, root: Path) -> tfds.core.DatasetBuilder | N
         return None
     if not isinstance(metadata, dict) or metadata.get("key") != raw.key:
         return None
-    import tensorflow_datasets as tfds
-
-    return tfds.builder_from_directory(folder)
+    return tfds.open_prepared(folder)
 
 
 def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | None:
-    """The arrays in the prepared copy in `root`; None if there is none, or it is damaged."""
+    """The arrays in the prepared copy in `root`; None if it is missing or damaged."""
     try:
         builder = _open_tfds_copy(raw, root)
         if builder is None:
             return None
-        from convjax.data.tfds.reading import read_split
-
-        train, test = (read_split(builder, split, batch=1024) for split in ("train", "test"))
+        train, test = (tfds.read_split(builder, split, batch=1024) for split in ("train", "test"))
         metadata = dict(builder.info.metadata)
-    except Exception:  # a damaged copy makes TFDS, protobuf and array_record raise all sorts of things
+    except Exception:  # TFDS, protobuf and array_record raise many types for a damaged copy
         return None
     found = cache.fingerprint(train, test)
     if found != metadata.get("fingerprint"):
@@ -180,7 +166,7 @@ def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | 
 
 
 def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None:
-    """Verifies the user's raw files, unless they are as they were when they last proved right.
+    """Verifies the user's raw files, except those unchanged since they were last verified.
 
     Raises:
       UserError: one of them is wrong.
@@ -194,7 +180,7 @@ def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None
 
 
 def _verified(raw: RawDataset, root: Path) -> dict[str, list[int]]:
-    """The state of each raw file when it proved right, by its path."""
+    """The state of each raw file when it was verified, by its path."""
     try:
         known = json.loads((root / raw.name / "verified.json").read_text())
         return dict(known["files"]) if known["key"] == raw.key else {}
@@ -206,7 +192,7 @@ def _remember(raw: RawDataset, root: Path, paths: Iterable[Path]) -> None:
     states = {str(path): _state(path) for path in paths}
     if not states:
         return
-    with contextlib.suppress(OSError):  # what is not remembered is verified again next time
+    with contextlib.suppress(OSError):  # an unrecorded file is verified again next time
         files = _verified(raw, root) | states
         write_json_atomic(root / raw.name / "verified.json", {"key": raw.key, "files": files})
 

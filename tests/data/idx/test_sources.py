@@ -157,7 +157,7 @@ def test_when_nothing_is_left_all_that_was_tried_is_listed(tiny, tmp_path, serve
     with pytest.raises(UnavailableError) as caught:
         take(tiny, given, tmp_path / "s")
     first, *listed, advice = str(caught.value).splitlines()
-    assert first == "tiny could not be had from anywhere. Tried:"
+    assert first == "no source could provide tiny. Tried:"
     assert listed[0] == "  /somewhere: has none of the files"
     assert listed[1].startswith(f"  {server.address}/bad: {tiny.raw.files[0].name}.gz: ")
     assert re.search(FAULTS[how], listed[1])
