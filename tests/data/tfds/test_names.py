@@ -190,7 +190,7 @@ def test_a_wrong_file_of_the_users_is_refused(cifar10):
     folder, _, _ = cifar10
     path = folder / "cifar-10-binary.tar.gz"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UserError, match=rf"{path}: its SHA-256 is not the one TFDS knows"):
+    with pytest.raises(UserError, match=rf"{path}: its SHA-256 is not the one TFDS lists"):
         data.load("cifar10", str(folder))
 
 
