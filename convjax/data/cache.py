@@ -28,8 +28,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Images, uint8 [n, height, width, channels], and their labels, int32 [n]."""
 
 _FORMAT = 1
-_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
-_VALIDATION_NAMES = ("validation_images", "validation_labels")
+_SPLITS, _ARRAYS = ("train", "test", "validation"), ("images", "labels")
 _HASHED_AT_ONCE = 1024
 _SCRATCH = ".incomplete-"
 _STALE_SECONDS = 24 * 3600
@@ -179,13 +178,11 @@ def write(root: Path, key: str, decoded: Decoded) -> Decoded:
         folder = temporary / "decoded"
         folder.mkdir()
         arrays = {}
-        named = dict(zip(_NAMES, (*decoded.train, *decoded.test), strict=True))
-        if decoded.validation is not None:
-            named |= zip(_VALIDATION_NAMES, decoded.validation, strict=True)
-        for name, array in named.items():
-            path = folder / f"{name}.npy"
-            write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
-            arrays[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+        for split in _SPLITS:
+            for what, array in zip(_ARRAYS, getattr(decoded, split) or (), strict=False):
+                path = folder / f"{split}_{what}.npy"
+                write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
+                arrays[path.stem] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
         meta = {
             "format": _FORMAT,
             "key": key,
@@ -220,18 +217,20 @@ def read(folder: Path, key: str) -> Decoded | None:
         meta = json.loads((folder / "decoded" / "meta.json").read_text())
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
-        arrays = {
-            name: _map(folder / "decoded" / f"{name}.npy", meta["arrays"][name])
-            for name in (*_NAMES, *_VALIDATION_NAMES)
-            if name in _NAMES or name in meta["arrays"]
+        entries, decoded = meta["arrays"], folder / "decoded"
+        pairs = {
+            split: tuple(_map(decoded / f"{split}_{what}.npy", entries[f"{split}_{what}"]) for what in _ARRAYS)
+            for split in _SPLITS
+            if split != "validation" or "validation_images" in entries
         }
-        train, test, validation = (
-            (arrays[f"{split}_images"], arrays[f"{split}_labels"]) if f"{split}_images" in arrays else None
-            for split in ("train", "test", "validation")
-        )
-        classes, details = tuple(map(str, meta["class_names"])), meta.get("details", {})
         return Decoded(
-            meta["name"], meta["fingerprint"], classes, meta["source"], train, test, folder, validation, details
+            name=meta["name"],
+            fingerprint=meta["fingerprint"],
+            class_names=tuple(map(str, meta["class_names"])),
+            source=meta["source"],
+            folder=folder,
+            details=meta.get("details", {}),
+            **pairs,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None

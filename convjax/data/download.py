@@ -48,19 +48,18 @@ class Patience:
         self.total -= seconds
 
 
-class _Transfer:
+class _Transfer(threading.Thread):
     """One download in its own thread, because a name look-up has no time-out."""
 
     def __init__(self, url: str, path: Path, limit: int, allow_http: bool):
+        super().__init__(daemon=True)
         self.received = 0
         self.expected: int | None = None
         self.error: Exception | None = None
         self.cancelled = False
         self._arguments = (url, path, limit, allow_http)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             self._receive(*self._arguments)
         except Exception as error:  # handed to the waiting thread, whatever it is
@@ -129,16 +128,17 @@ def download(
     if patience.allowance(begun=False) == 0:
         raise DownloadError(NOT_TRIED)
     transfer = _Transfer(url, path, limit, allow_http)
+    transfer.start()
     received, since = 0, time.monotonic()
     try:
-        while transfer.thread.is_alive():
-            transfer.thread.join(0.05)
+        while transfer.is_alive():
+            transfer.join(0.05)
             if transfer.received != received:
                 received, since = transfer.received, time.monotonic()
                 if progress:
                     progress(path.name, received, transfer.expected)
             silent = time.monotonic() - since
-            if silent > patience.allowance(begun=received > 0) and transfer.thread.is_alive():
+            if silent > patience.allowance(begun=received > 0) and transfer.is_alive():
                 patience.spend(silent)
                 what = f"stopped after {received:,} bytes" if received else "did not answer"
                 raise DownloadError(f"{what} (waited {silent:.0f} s)")

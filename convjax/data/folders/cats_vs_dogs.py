@@ -15,7 +15,7 @@ import functools
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from convjax.config import Window
@@ -183,18 +183,19 @@ def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], lis
             members[CLASS_NAMES.index(match["folder"].lower()), int(match["number"])] = info
     items: list[Item] = []
     left_out: list[LeftOut] = []
-    for label in range(len(CLASS_NAMES)):
-        good = 0
-        for (_, _), info in sorted((place, info) for place, info in members.items() if place[0] == label):
-            if good == wanted:
-                break
-            name = info.filename.replace("\\", "/").removeprefix("PetImages/")
-            read = functools.partial(_read, opened, info)
-            try:
-                items.append(Item(name, label, "", hashlib.sha256(read()).hexdigest(), read))
-                good += 1
-            except BadImage as error:
-                left_out.append(LeftOut(name, reason(error)))
+    good = [0] * len(CLASS_NAMES)
+    for label, number in sorted(members):
+        if good[label] == wanted:
+            continue
+        name, read = (
+            f"{CLASS_NAMES[label].title()}/{number}.jpg",
+            functools.partial(_read, opened, members[label, number]),
+        )
+        try:
+            items.append(Item(name, label, "", hashlib.sha256(read()).hexdigest(), read))
+            good[label] += 1
+        except BadImage as error:
+            left_out.append(LeftOut(name, reason(error)))
     return items, left_out
 
 
@@ -219,17 +220,11 @@ def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 def _choose_small(name: str, items: Sequence[Item]) -> list[Item]:
     """As many images per split as in the book, in the given order."""
-
-    def chosen() -> Iterator[Item]:
-        for label, class_name in enumerate(CLASS_NAMES):
-            mine = iter([item for item in items if item.label == label])
-            for split, count in SMALL.items():
-                for _ in range(count):
-                    item = next(mine, None)
-                    if item is None:
-                        raise UserError(
-                            f"{name}: the archive has fewer than {sum(SMALL.values()):,} images of {class_name}"
-                        )
-                    yield dataclasses.replace(item, split=split)
-
-    return list(chosen())
+    splits = [split for split, count in SMALL.items() for _ in range(count)]
+    chosen: list[Item] = []
+    for label, class_name in enumerate(CLASS_NAMES):
+        mine = [item for item in items if item.label == label]
+        if len(mine) < len(splits):
+            raise UserError(f"{name}: the archive has fewer than {len(splits):,} images of {class_name}")
+        chosen += (dataclasses.replace(item, split=split) for item, split in zip(mine, splits, strict=False))
+    return chosen

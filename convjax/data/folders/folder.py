@@ -114,17 +114,18 @@ def _levels(name: str, root: Path) -> dict[str, Classes]:
     Raises:
       UserError: this is not a folder of classes.
     """
+
+    def require_two(folder: Path, classes: Classes, more: str = "") -> None:
+        if len(classes) < 2:
+            found = counted(len(classes), "sub-folder")
+            raise UserError(f"{name}: {folder} has {found}; expected one per class (at least two){more}")
+
     found = _folders(name, root, root)
     levels = {entry: _LEVELS[entry.lower()] for entry in found if entry.lower() in _LEVELS}
     if "train" not in levels.values():
-        if len(found) < 2:
-            raise UserError(
-                f"{name}: {root} has {counted(len(found), 'sub-folder')}; expected one per class (at least two), or "
-                "train, validation and test with one per class in each"
-            )
+        require_two(root, found, ", or train, validation and test with one per class in each")
         return {"": found}
-    others = sorted(set(found) - set(levels))
-    if others:
+    if others := sorted(set(found) - set(levels)):
         raise UserError(
             f"{name}: {root} has both a folder train and a folder {others[0]!r}; expected one sub-folder per class, or "
             "only train, validation and test"
@@ -132,14 +133,9 @@ def _levels(name: str, root: Path) -> dict[str, Classes]:
     if len(set(levels.values())) < len(levels):
         raise UserError(f"{name}: {root} has more than one validation folder: {', '.join(sorted(levels))}")
     by_split = {split: _folders(name, root, root / entry) for entry, split in levels.items()}
-    if len(by_split["train"]) < 2:
-        raise UserError(
-            f"{name}: {root / 'train'} has {counted(len(by_split['train']), 'sub-folder')}; "
-            "expected one per class, at least two"
-        )
+    require_two(root / "train", by_split["train"])
     for split, classes in by_split.items():
-        unknown = sorted(set(classes) - set(by_split["train"]))
-        if unknown:
+        if unknown := sorted(set(classes) - set(by_split["train"])):
             raise UserError(f"{name}: its {split} folder has a class {unknown[0]!r} that its train folder lacks")
     return {"": by_split["train"]} if len(by_split) == 1 else by_split
 

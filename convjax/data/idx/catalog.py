@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -84,25 +83,29 @@ class RawDataset:
 
 
 def _files(
-    train: str, test: str, counts: tuple[int, int], hashes: Sequence[tuple[str, str]]
+    train: str = "train",
+    test: str = "t10k",
+    counts: tuple[int, int] = (60_000, 10_000),
+    sha256: Sequence[str] = ("",) * 4,
+    gzip_sha256: Sequence[str] = ("",) * 4,
 ) -> dict[str, tuple[RawFile, RawFile]]:
-    """The fields `train` and `test` of a data set whose files begin with these words.
+    """The fields `train` and `test` of a data set; hashes are of train images, train labels, test images, test labels.
 
-    `hashes` are (sha256, gzip_sha256) of training images, training labels, test images, test labels.
+    `train` and `test` are the first words of the files' names.
     """
+    hashes = list(zip(sha256, gzip_sha256, strict=True))
     return {
         split: (
             RawFile(f"{word}-images-idx3-ubyte", "images", count, *images),
             RawFile(f"{word}-labels-idx1-ubyte", "labels", count, *labels),
         )
-        for split, word, count, images, labels in (
-            ("train", train, counts[0], hashes[0], hashes[1]),
-            ("test", test, counts[1], hashes[2], hashes[3]),
+        for split, word, count, (images, labels) in (
+            ("train", train, counts[0], hashes[:2]),
+            ("test", test, counts[1], hashes[2:]),
         )
     }
 
 
-_mnist_like = functools.partial(_files, "train", "t10k", (60_000, 10_000))
 _DIGITS = tuple("0123456789")
 
 MNIST = RawDataset(
@@ -111,25 +114,19 @@ MNIST = RawDataset(
     homepage="http://yann.lecun.com/exdb/mnist/",
     image_shape=(28, 28, 1),
     class_names=_DIGITS,
-    **_mnist_like(
-        [
-            (
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            ),
-            (
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            ),
-            (
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            ),
-            (
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            ),
-        ]
+    **_files(
+        sha256=(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        gzip_sha256=(
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
     ),
     mirrors=(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",  # TFDS
@@ -148,25 +145,19 @@ FASHION_MNIST = RawDataset(
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    **_mnist_like(
-        [
-            (
-                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            ),
-            (
-                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            ),
-            (
-                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            ),
-            (
-                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            ),
-        ]
+    **_files(
+        sha256=(
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+        gzip_sha256=(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
     ),
     mirrors=(
         # TFDS and torchvision use a website without HTTPS; these are Keras's copy and the authors' own.
@@ -183,13 +174,13 @@ KMNIST = RawDataset(
     homepage="https://codh.rois.ac.jp/kmnist/index.html.en",
     image_shape=(28, 28, 1),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    **_mnist_like(
-        [
-            ("", "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
-            ("", "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
-            ("", "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
-            ("", "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
-        ]
+    **_files(
+        gzip_sha256=(
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        ),
     ),
     mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),  # TFDS and torchvision
     torchvision_folder="KMNIST",
@@ -205,12 +196,12 @@ MNIST_5K = RawDataset(
         "mnist-5k-train",
         "mnist-5k-test",
         (4_000, 1_000),
-        [
-            ("057e3247f0cbebec8a1f09fa261d73a24c1d4e717d81190338d28eab00698a0a", ""),
-            ("5dbd7686910cb66a8a6303f16940c2fae43896243c187897cd3976aab00f4817", ""),
-            ("bd9194a615c141088e5ce6b795f7353fefab366430641f3f9e7a3b7a1c5c2e87", ""),
-            ("66e4c6deb5f2a061f7d8cd5ec53025fdb9dabb08265e449acb8cf64b8cd36cac", ""),
-        ],
+        sha256=(
+            "057e3247f0cbebec8a1f09fa261d73a24c1d4e717d81190338d28eab00698a0a",
+            "5dbd7686910cb66a8a6303f16940c2fae43896243c187897cd3976aab00f4817",
+            "bd9194a615c141088e5ce6b795f7353fefab366430641f3f9e7a3b7a1c5c2e87",
+            "66e4c6deb5f2a061f7d8cd5ec53025fdb9dabb08265e449acb8cf64b8cd36cac",
+        ),
     ),
     embedded=True,
 )

@@ -107,14 +107,10 @@ def _size(folder: Path) -> int:
 
 
 def _end(process: subprocess.Popen) -> None:
-    if process.poll() is not None:
-        return
-    if hasattr(os, "killpg"):
+    if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
+        process.wait()
 
 
 def _extract(archive: Path, members: Mapping[str, Path], limit: int) -> None:

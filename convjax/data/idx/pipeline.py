@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convjax.data import cache, tfds
-from convjax.data.cache import Decoded, Pair, Roots
+from convjax.data.cache import Decoded, Roots
 from convjax.data.download import Log, Progress
 from convjax.data.idx.catalog import RawDataset, RawFile
 from convjax.data.idx.sources import Folders, Source, default_sources, gather, read_file, user_files
@@ -84,13 +84,9 @@ def _embedded(raw: RawDataset) -> Decoded:
 
 def _decode(raw: RawDataset, paths: dict[RawFile, Path], source: str, folder: Path | None) -> Decoded:
     """Reads the raw files. Reading verifies them, so that exactly the verified content is used."""
-    train, test = (_pair(raw, files, paths) for files in (raw.train, raw.test))
+    images, labels, test_images, test_labels = (read_file(raw, file, paths[file]) for file in raw.files)
+    train, test = (images, labels), (test_images, test_labels)
     return Decoded(raw.name, cache.fingerprint(train, test), raw.class_names, source, train, test, folder)
-
-
-def _pair(raw: RawDataset, files: tuple[RawFile, RawFile], paths: dict[RawFile, Path]) -> Pair:
-    images, labels = (read_file(raw, file, paths[file]) for file in files)
-    return images, labels
 
 
 def _from_raw_files(
@@ -99,9 +95,7 @@ def _from_raw_files(
     with cache.scratch(root) as scratch:
         paths, source = gather(raw, sources, scratch, log=log, progress=progress)
         decoded = _decode(raw, paths, source, root / raw.name)
-        downloaded = [path for path in paths.values() if path.parent == scratch]
-        if downloaded:
-            _keep(raw, downloaded, root)
+        _keep(raw, [path for path in paths.values() if path.parent == scratch], root)
     log(f"{raw.name}: preparing {len(decoded.train[0]) + len(decoded.test[0]):,} images from {source} (once)")
     _make_tfds_copy(raw, decoded, root)
     reread = _from_tfds_copy(raw, root, root)
@@ -113,8 +107,8 @@ def _from_raw_files(
 def _keep(raw: RawDataset, downloaded: Sequence[Path], root: Path) -> None:
     """Moves verified downloads to the folder where the next preparation finds them."""
     folder = root / raw.name / "raw"
-    folder.mkdir(parents=True, exist_ok=True)
     for path in downloaded:
+        folder.mkdir(parents=True, exist_ok=True)
         os.replace(path, folder / path.name)
     _remember(raw, root, [folder / path.name for path in downloaded])
 
@@ -138,15 +132,11 @@ def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
 def _open_tfds_copy(raw: RawDataset, root: Path) -> DatasetBuilder | None:
     """The builder of the prepared copy in `root`; None if there is none with this content."""
     folder = root / raw.name / raw.version
-    if not (folder / "metadata.json").is_file():
-        return None
     try:
-        metadata = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(metadata, dict) or metadata.get("key") != raw.key:
-        return None
-    return tfds.open_prepared(folder)
+        found = json.loads((folder / "metadata.json").read_text())["key"] == raw.key
+    except (OSError, ValueError, KeyError, TypeError):
+        found = False
+    return tfds.open_prepared(folder) if found else None
 
 
 def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | None:
@@ -171,12 +161,14 @@ def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None
     Raises:
       UserError: one of them is wrong.
     """
-    found = {file: path for file in raw.files if (path := folders.locate(file)) is not None}
     verified = {path: state for root in roots.read for path, state in _verified(raw, root).items()}
-    new = {file: path for file, path in found.items() if verified.get(str(path)) != _state(path)}
-    for file, path in new.items():
-        read_file(raw, file, path)
-    _remember(raw, roots.write, new.values())
+    new = []
+    for file in raw.files:
+        path = folders.locate(file)
+        if path is not None and verified.get(str(path)) != _state(path):
+            read_file(raw, file, path)
+            new.append(path)
+    _remember(raw, roots.write, new)
 
 
 def _verified(raw: RawDataset, root: Path) -> dict[str, list[int]]:

@@ -101,8 +101,7 @@ def _content(path: Path, file: RawFile, shape: tuple[int, ...]) -> tuple[bytearr
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    while piece := stream.read(_CHUNK):
-        yield piece
+    return iter(lambda: stream.read(_CHUNK), b"")
 
 
 def _gunzip(path: Path, stream: BinaryIO, digest: Any) -> Iterator[bytes]:

@@ -39,10 +39,6 @@ class _StandIn:
         raise TensorFlowNeeded(f"{self._path}.{name}")
 
 
-def _listdir(path: Any) -> list[str]:
-    return sorted(os.listdir(path))
-
-
 def _glob(pattern: Any) -> list[str]:
     patterns = pattern if isinstance(pattern, list | tuple) else [pattern]
     return sorted(name for one in patterns for name in glob.glob(os.fspath(one)))
@@ -57,7 +53,7 @@ _GFILE = _StandIn(
     GFile=_open,
     exists=os.path.exists,
     isdir=os.path.isdir,
-    listdir=_listdir,
+    listdir=lambda path: sorted(os.listdir(path)),
     glob=_glob,
     walk=os.walk,
     copy=lambda source, target, overwrite=False: shutil.copyfile(source, target),
