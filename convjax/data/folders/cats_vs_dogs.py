@@ -122,12 +122,7 @@ def prepare(
 def _find(
     name: str, data_dir: str, roots: cache.Roots, archive: Archive, log: Log, progress: Progress | None
 ) -> tuple[Path, str]:
-    """The verified archive and where it came from, in words.
-
-    Raises:
-      UserError: the user's archive is wrong.
-      UnavailableError: there is none, and it cannot be downloaded.
-    """
+    """The verified archive and where it came from, in words."""
     kept = Path("cats_vs_dogs") / "raw" / archive.name
     if data_dir:
         base = Path(data_dir).expanduser().absolute()
@@ -200,11 +195,7 @@ def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], lis
 
 
 def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The content of a file in the archive.
-
-    Raises:
-      BadImage: TFDS leaves it out, or it cannot be read.
-    """
+    """The content of a file in the archive; BadImage if TFDS leaves it out, or it cannot be read."""
     try:
         with opened.open(info) as file:
             # TFDS asks for 10 bytes, but gets and searches up to 512.

@@ -109,11 +109,7 @@ def _root(name: str) -> Path:
 
 
 def _levels(name: str, root: Path) -> dict[str, Classes]:
-    """The classes of each split; the only split is named "" if there is no level of splits.
-
-    Raises:
-      UserError: this is not a folder of classes.
-    """
+    """The classes of each split; the only split is named "" if there is no level of splits."""
 
     def require_two(folder: Path, classes: Classes, more: str = "") -> None:
         if len(classes) < 2:
@@ -141,11 +137,7 @@ def _levels(name: str, root: Path) -> dict[str, Classes]:
 
 
 def _folders(name: str, root: Path, folder: Path) -> Classes:
-    """The sub-folders of `folder`, by name.
-
-    Raises:
-      UserError: one of them is a link out of `root`, or cannot be read.
-    """
+    """The sub-folders of `folder`, by name."""
     folders = {}
     try:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -216,12 +208,7 @@ def _walk(root: Path, folder: Path, bad: list[LeftOut]) -> Iterator[Path]:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-      BadImage: it is not a regular file, or too large.
-      OSError: it cannot be read.
-    """
+    """The content of a regular file; BadImage for anything else."""
     # O_NONBLOCK: if it has become a pipe since it was listed, opening it must not wait for a writer.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -27,11 +27,7 @@ class BadImage(Exception):
 
 @contextlib.contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Opens an image: reads its header and checks its size.
-
-    Raises:
-      BadImage: the image cannot be opened, or anything in the body of the `with` fails.
-    """
+    """Opens an image of limited size; any failure, also in the body of the `with`, becomes BadImage."""
     if not content:
         raise BadImage("is empty")
     try:

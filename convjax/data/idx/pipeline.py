@@ -156,11 +156,7 @@ def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | 
 
 
 def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None:
-    """Verifies the user's raw files, except those unchanged since they were last verified.
-
-    Raises:
-      UserError: one of them is wrong.
-    """
+    """Verifies the user's raw files, except those unchanged since they were last verified."""
     verified = {path: state for root in roots.read for path, state in _verified(raw, root).items()}
     new = []
     for file in raw.files:

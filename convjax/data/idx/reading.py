@@ -72,11 +72,7 @@ def _header_size(shape: tuple[int, ...]) -> int:
 
 
 def _content(path: Path, file: RawFile, shape: tuple[int, ...]) -> tuple[bytearray, str]:
-    """The decompressed content, whose header and length are right, and the SHA-256 of the gzip data (empty: none).
-
-    Raises:
-      UserError: the file cannot be read, or is not of that kind and size.
-    """
+    """The decompressed content, whose header and length are right, and the SHA-256 of the gzip data (empty: none)."""
     header_size = _header_size(shape)
     whole = header_size + math.prod(shape)
     content, compressed = bytearray(), hashlib.sha256()

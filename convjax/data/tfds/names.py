@@ -58,11 +58,7 @@ def prepare(name: str, data_dir: str, *, log: Log) -> Decoded:
 
 
 def _builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """TFDS's builder of `name`, which prepares as array_record.
-
-    Raises:
-      UserError: there is none, or it cannot be used.
-    """
+    """TFDS's builder of `name`, which prepares as array_record."""
     match = _NAME.fullmatch(name)
     # For an unknown name TFDS uses the network, and fails there without TensorFlow.
     if match is None or match["base"] not in tfds.list_builders(with_community_datasets=False):
@@ -88,11 +84,7 @@ def _unknown(name: str) -> str:
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Image shape (a size may be None) and class names.
-
-    Raises:
-      UserError: these are not uint8 images with one label each.
-    """
+    """Image shape (a size may be None) and class names."""
     features = builder.info.features
     # A FeaturesDict is no Mapping: it has no get.
     image, label = (dict(features).get(key) for key in ("image", "label"))
@@ -105,7 +97,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> tuple[tuple[int, 
     ):
         found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in dict(features).items())
         raise UserError(
-            f"{name} is no image-classification data set: it has {found}; needed: a uint8 `image` and a class `label`"
+            f"{name} is not an image-classification data set: it has {found}, not a uint8 `image` and a class `label`"
         )
     return tuple(image.shape), tuple(label.names or map(str, range(label.num_classes)))
 
@@ -114,7 +106,8 @@ def _from_prepared(name: str, roots: cache.Roots, folder: Path, log: Log) -> Dec
     """The arrays in a copy that TFDS has prepared; None if no copy can be read."""
     for root in roots.read:
         builder = _builder(name, root)
-        if not _is_prepared(builder):
+        prepared = (Path(builder.data_path) / "dataset_info.json").is_file()
+        if not prepared or builder.info.file_format.value != "array_record":
             continue
         try:
             return _decode(name, builder, folder)
@@ -124,12 +117,6 @@ def _from_prepared(name: str, roots: cache.Roots, folder: Path, log: Log) -> Dec
             reason = " ".join(str(error).split())[:200]
             log(f"{name}: the prepared copy in {builder.data_path} cannot be read ({reason})")
     return None
-
-
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    if not (Path(builder.data_path) / "dataset_info.json").is_file():
-        return False
-    return builder.info.file_format.value == "array_record"
 
 
 def _make(name: str, data_dir: str, roots: cache.Roots, folder: Path, log: Log) -> Decoded:
@@ -162,7 +149,7 @@ def _decode(name: str, builder: tfds.core.DatasetBuilder, folder: Path) -> Decod
     splits = list(builder.info.splits) or ["train", "test"]  # TFDS's mock data lists none
     held_out = "test" if "test" in splits else "validation"
     if "train" not in splits or held_out not in splits:
-        raise UserError(f"{name} has the splits {', '.join(splits)}; needed are train, and test or validation")
+        raise UserError(f"{name} has the splits {', '.join(splits)}; convjax needs train, and test or validation")
     train, test = (_checked(name, split, read_split(builder, split), class_names) for split in ("train", held_out))
     if train[0].shape[1:] != test[0].shape[1:]:
         raise UserError(f"{name}: its training and test images differ in size; convjax needs one size")
@@ -174,7 +161,7 @@ def _checked(name: str, split: str, pair: Pair, class_names: Sequence[str]) -> P
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise UserError(
             f"{name}: its split {split!r} has labels from {labels.min()} to {labels.max()}, "
-            f"needed are labels from 0 to {len(class_names) - 1} (are its labels kept secret?)"
+            f"expected labels from 0 to {len(class_names) - 1} (are its labels secret?)"
         )
     return pair
 

@@ -39,11 +39,7 @@ def impatient() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(url: str, **keywords: Any) -> Iterator[tuple[Any, Iterable[bytes]]]:
-    """The response to a GET of `url` and its content in pieces; uses HTTPS even if TFDS names HTTP.
-
-    Raises:
-      DownloadError: the server does not answer, or not with the file.
-    """
+    """The response to a GET of `url` and its content in pieces; uses HTTPS even if TFDS names HTTP."""
     response = _answer(_by_https(url), keywords)
     with response:
         for step in (*response.history, response):

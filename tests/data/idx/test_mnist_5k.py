@@ -70,14 +70,17 @@ def test_what_ships_is_small():
     assert sum(sizes) < 1_000_000
 
 
-def test_loading_it_imports_nothing_heavy(tmp_path):
+def test_importing_the_packages_and_loading_it_import_nothing_heavy(tmp_path):
     code = (
-        "import sys; from convjax import data; data.load('mnist_5k'); data.image_info('mnist')\n"
-        "print([name for name in ('tensorflow_datasets', 'jax', 'requests', 'rich', 'scipy') if name in sys.modules])"
+        "import sys; from convjax import data; from convjax.data import folders, idx, tfds\n"
+        "print([name for name in ('numpy', 'PIL', 'tensorflow_datasets', 'jax') if name in sys.modules])\n"
+        "data.load('mnist_5k'); data.image_info('mnist')\n"
+        "heavy = 'tensorflow_datasets', 'jax', 'requests', 'PIL', 'rich', 'scipy'\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     environment = dict(os.environ, HOME=str(tmp_path))
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert ran.stdout == "[]\n"
+    assert ran.stdout == "[]\n[]\n"
 
 
 def test_the_files_are_the_pinned_ones(tmp_path, monkeypatch):

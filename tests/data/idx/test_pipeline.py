@@ -53,7 +53,7 @@ def test_the_second_start_imports_no_tfds(tiny, tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from tests.helpers.tiny_data import make_tiny; from convjax.data.idx import pipeline\n"
         "pipeline.prepare(make_tiny().raw, sys.argv[1], log=print, sources=[])\n"
-        "heavy = 'tensorflow_datasets', 'jax', 'requests', 'rich', 'pandas'\n"
+        "heavy = 'tensorflow_datasets', 'jax', 'requests', 'PIL', 'rich', 'pandas'\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[3])]

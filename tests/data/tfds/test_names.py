@@ -99,7 +99,7 @@ def test_mock_data_with_a_configuration_and_validation_for_test(mocked):
 
 @pytest.mark.parametrize("splits", [["train"], ["test"], ["train", "extra"]])
 def test_without_train_and_test_it_is_refused(mocked, splits):
-    message = f"cifar10 has the splits {', '.join(splits)}; needed are train"
+    message = f"cifar10 has the splits {', '.join(splits)}; convjax needs train"
     with mocked("cifar10", splits), pytest.raises(UserError, match=message):
         data.load("cifar10")
 
@@ -278,7 +278,7 @@ def test_a_bad_download_is_refused(cifar10, playing_toronto, tmp_path, how):
         ("cifar10/nothing", "cifar10 has version 3.0.2 and no configurations"),
         ("emnist/nothing", "emnist has the configurations emnist/byclass"),
         ("cifar10:9.9.9", "is unknown: cifar10 has version 3.0.2"),
-        ("imdb_reviews", "no image-classification data set: it has .*text"),
+        ("imdb_reviews", "not an image-classification data set: it has .*text"),
         ("coco", "TFDS cannot open it without the package tensorflow"),
     ],
 )
