@@ -1,4 +1,4 @@
-"""scripts/fetch_data.py as its user runs it: what it prints, where, and how it exits."""
+"""scripts/fetch_data.py as a user runs it: its output and exit codes."""
 
 import gzip
 import os
@@ -18,7 +18,7 @@ SCRIPT = ROOT / "scripts" / "fetch_data.py"
 
 @pytest.fixture
 def fetch(user_cache, tmp_path):
-    """Runs the script with no npm on the PATH and no way out to a network: proxies that refuse connections."""
+    """Runs the script without npm on the PATH and behind proxies that refuse connections."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         closed = dict.fromkeys(("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:1")

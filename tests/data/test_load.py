@@ -1,4 +1,4 @@
-"""The public door: `load` with its sizes, and `image_info`."""
+"""The public functions: `load` with its sizes, and `image_info`."""
 
 import dataclasses
 

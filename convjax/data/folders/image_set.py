@@ -24,7 +24,6 @@ from convjax.errors import UnavailableError, UserError
 SPLITS = ("train", "validation", "test")
 _BATCH = 256
 _TEST_SHARE = 5
-_VERSION = "1.0.0"
 _NAMED = 5
 _LISTED = 20
 GIVE_SIZE = "give the size to resize them to, such as --image_size=150"
@@ -264,15 +263,13 @@ def _keep(recipe: Recipe, pairs: dict[str, Pair], details: dict[str, Any], scrat
         recipe.class_names,
         data_dir=scratch,
         description=recipe.name,
-        homepage="",
-        version=_VERSION,
         metadata={"key": recipe.key, "fingerprint": wanted, "source": recipe.source},
     )
     made = builder.prepare()
     read = {split: tfds.read_split(builder, split, batch=_BATCH, folder=scratch) for split in pairs}
     if fingerprint(read) != wanted:
         raise UnavailableError(f"{scratch}: it reads back differently from what was written; {cache.CHECK_DISK}")
-    cache.install(made, folder / _VERSION, good=lambda: False)
+    cache.install(made, folder / made.name, good=lambda: False)
     train, test, validation = read["train"], read["test"], read.get("validation")
     decoded = Decoded(recipe.name, wanted, recipe.class_names, recipe.source, train, test, folder, validation, details)
     return cache.write(folder.parent, recipe.key, decoded)

@@ -28,7 +28,7 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         data_dir: Path,
         description: str,
-        homepage: str,
+        homepage: str = "",
         metadata: Mapping[str, str],
         version: str = "1.0.0",
     ):

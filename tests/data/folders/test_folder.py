@@ -128,7 +128,7 @@ def test_the_same_content_is_decoded_once_and_other_content_anew(tmp_path, lines
     moved = load(tmp_path / "moved", log=lines.append)
     assert moved.fingerprint == first.fingerprint
     assert len(lines) == 1, "decoded more than once"
-    # Of the same size, and with the time of modification put back: the file is read again all the same.
+    # A changed file is read again, even with the same size and modification time.
     victim = tmp_path / "moved" / "ant" / "000.png"
     times = victim.stat()
     victim.write_bytes(picture(999)[: times.st_size].ljust(times.st_size, b"\0"))
@@ -191,10 +191,10 @@ def test_what_is_no_sound_image_is_named_or_left_out_and_counted(tmp_path, monke
     assert reasons["bee/folder"] == "is a link to a folder"
     assert reasons["bee/pipe.png"] == "is no file"
     assert any(line.startswith("left out 12 files: ant/bomb.png claims") for line in dataset.details["notes"])
-    # What is left is the good images (and the link to one of them), split as they are without the others.
+    # The good images (and the link to one of them) are left, split as without the others.
     assert rows(dataset.train) | rows(dataset.test) == rows(sound.train) | rows(sound.test)
     assert rows(dataset.test) == rows(sound.test)
-    # Decoded before, it is refused again without the flag.
+    # The decoded copy is refused, too, without the flag.
     with pytest.raises(UserError, match="12 files cannot be used"):
         load(folder)
 
@@ -218,7 +218,7 @@ def test_imbalance_duplicates_and_empty_classes_are_reported(tmp_path):
     assert (
         "1 image is under more than one class (one of the labels is wrong): train/ant/1.png = train/bee/3.png" in notes
     )
-    # A sound folder has nothing but its sizes to tell.
+    # For a sound folder only its sizes are reported.
     plain = load(fill(tmp_path / "plain", flat()))
     assert plain.details["notes"] == ["16 train, 4 test images; in training ant 8, bee 8"]
 

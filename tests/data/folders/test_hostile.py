@@ -2,8 +2,6 @@
 
 import io
 import shutil
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from PIL import Image
 
 from convjax.data.folders import folder, images
 from convjax.errors import UserError
+from tests.data.folders.test_folder import bomb
 from tests.helpers.hostile import amounts, feed, mutated
 from tests.helpers.limits import read_or_refused
 
@@ -23,16 +22,8 @@ def picture(form: str, mode: str) -> bytes:
     return buffer.getvalue()
 
 
-def enormous() -> bytes:
-    """A PNG whose header claims 60,000 x 60,000 pixels."""
-    content = bytearray(picture("PNG", "L"))
-    content[16:24] = struct.pack(">II", 60_000, 60_000)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    return bytes(content)
-
-
 KINDS = (("JPEG", "RGB"), ("JPEG", "L"), ("WEBP", "RGB"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA"), ("BMP", "RGB"))
-PICTURES = [*(picture(*kind) for kind in KINDS), enormous()]
+PICTURES = [*(picture(*kind) for kind in KINDS), bomb(), bomb(11_000, 11_000)]
 LEVELS = [("",), ("train/",), ("train/", "test/"), ("train/", "test/", "")]
 NAMES = ("cat/1.png", "cat/2.jpg", "cat/3.webp", "dog/4", "dog/5.gif", "dog/6")
 ODD_NAMES = [

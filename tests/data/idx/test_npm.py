@@ -1,4 +1,4 @@
-"""The npm source, with a stand-in for npm on the PATH: what it leaves, and how it can fail."""
+"""The npm source, with a fake npm on the PATH: the files it extracts, and how it can fail."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""From raw files to arrays and back from every kind of copy, alone and with another process doing the same."""
+"""From raw files to arrays, and back from every kind of copy, alone and while another process does the same."""
 
 import dataclasses
 import gzip
@@ -238,7 +238,7 @@ def test_two_processes_at_once_do_no_harm(tiny, tmp_path, damaged):
 
 
 def test_a_process_that_lost_the_race_uses_the_winners_copy(tiny, tmp_path, monkeypatch):
-    """The winner finishes between our look and our rename."""
+    """The winner finishes between our check and our rename."""
     tiny.put(tmp_path)
     rival = make_tiny()
     original = cache.install

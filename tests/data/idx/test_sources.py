@@ -1,4 +1,4 @@
-"""Where raw files are found, which source is taken, and what is said when there is none."""
+"""Where raw files are found, which source is used, and the message when there is none."""
 
 import base64
 import dataclasses
@@ -101,7 +101,7 @@ def test_a_damaged_earlier_download_is_passed_over(tiny, tmp_path, server):
 
 
 def break_mirror(server, tiny, how):
-    """Serves the set in /bad with something wrong with its first file."""
+    """Serves the data set in /bad with a fault in its first file."""
     server.mirror(tiny, "/bad")
     path, name = f"/bad/{tiny.raw.files[0].name}.gz", tiny.raw.files[0].name
     packed = gzip.compress(tiny.content[name])
