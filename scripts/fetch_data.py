@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     for note in decoded.details.get("notes", ()):
         print(note)
     folder = decoded.folder
-    if folder is None:
+    if folder is None and name in data.idx.BUILT_IN:
         folder = data.idx.pipeline.prepare_embedded_copy(data.idx.BUILT_IN[name], data_dir)
     (images, _), (test_images, _) = decoded.train, decoded.test
     size = "x".join(map(str, images.shape[1:]))
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     more = ", ..." if len(decoded.class_names) > 10 else ""
     print(f"classes: {len(decoded.class_names)} ({', '.join(decoded.class_names[:10])}{more})")
     print(f"source: {decoded.source}")
-    print(f"folder: {folder}")
+    print(f"folder: {folder or 'none, it is computed'}")
     print(f"fingerprint: {decoded.fingerprint}")
 
 

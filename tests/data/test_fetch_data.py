@@ -43,6 +43,12 @@ def test_the_embedded_set(fetch, tmp_path):
     assert (tmp_path / "mnist_5k" / "1.0.0" / "dataset_info.json").exists()
 
 
+def test_a_computed_set(fetch):
+    ran = fetch("--dataset=corners/0")
+    assert ran.returncode == 0
+    assert "folder: none, it is computed" in ran.stdout
+
+
 def test_no_network_and_no_npm(fetch, tmp_path):
     ran = fetch("--dataset=mnist", f"--data_dir={tmp_path}")
     assert ran.returncode == 1
