@@ -1,4 +1,4 @@
-"""Atomic file writing: a reader sees the old file or the new one, never half of either."""
+"""Atomic file writing (a reader sees the old file or the new one), and one-line messages for disk errors."""
 
 import contextlib
 import errno
@@ -35,10 +35,10 @@ class DiskError(UnavailableError):
 
 @contextlib.contextmanager
 def disk_errors(default: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what the disk refuses into one line that says what to do; `default` names the place if the system does not.
+    """Turns known OSErrors into a one-line DiskError with advice; `default` is the path if the error names none.
 
     Raises:
-      DiskError: as said.
+      DiskError: the disk refused to read or write.
     """
     try:
         yield
@@ -49,19 +49,19 @@ def disk_errors(default: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def disk_error(error: OSError, default: str | os.PathLike[str]) -> DiskError:
-    """The line for an error of the system's."""
-    advice = _ADVICE.get(error.errno or 0, "see to it")
+    """The DiskError for an OSError."""
+    advice = _ADVICE.get(error.errno or 0, "fix it")
     return DiskError(
-        f"{error.filename or os.fspath(default)}: {error.strerror or error}; {advice}. What was finished is kept, and "
-        "the same command goes on from there"
+        f"{error.filename or os.fspath(default)}: {error.strerror or error}; {advice}. Finished work is kept; "
+        "the same command resumes from there"
     )
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` on a temporary file beside `path`, syncs it to disk and renames it over `path`.
+    """Calls `write` on a temporary file beside `path`, syncs it to disk and renames it to `path`.
 
     Raises:
-      OSError: the disk is full, the folder read-only, ... `path` is then as it was before.
+      OSError: the disk is full, the folder read-only, ...; `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +71,12 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are meant to be shared like any file the user makes.
+        # mkstemp makes private files, but results should be as readable as any other file of the user.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = os.fspath(path)  # write(2) and fsync(2) do not know it
+            error.filename = os.fspath(path)  # write(2) and fsync(2) do not report it
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

@@ -1,42 +1,38 @@
-"""Fetches a data set, verifies it, and prepares it so that runs start at once.
+"""Fetches, verifies and prepares a data set, so that runs start at once.
 
     python scripts/fetch_data.py --dataset=mnist --data_dir=DIR
 
-Then give runs the same --dataset and --data_dir. Without --data_dir the user's cache is used, where runs look anyway.
+Then give runs the same --dataset and --data_dir. Without --data_dir it uses the user's cache, as runs do.
 Prints where the data came from, where it is kept, and its fingerprint, which every run records.
 """
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from absl import flags
 
+from convjax import data
 from convjax.config import FIELD_NAMES, RunConfig
 from convjax.flags import define_model_flags, run_program
 
 _DATASET = flags.DEFINE_string(
     "dataset",
     "mnist",
-    "mnist, fashion_mnist, kmnist, mnist_5k (embedded), cats_vs_dogs, cats_vs_dogs_small, folder:PATH, or any TFDS "
-    "image-classification name",
+    "mnist, fashion_mnist, kmnist, mnist_5k (embedded), cats_vs_dogs, cats_vs_dogs_small, folder:PATH, or the name of "
+    "any TFDS image-classification data set",
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder to take raw files from and keep data in; empty for the cache")
-
-
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder of raw files and prepared data; empty for the user's cache")
 _SETTINGS = ("image_size", "color", "skip_corrupt")
-
-Show = Callable[[str, int, int | None], None]
 
 
 @contextlib.contextmanager
-def _reporting() -> Iterator[tuple[Callable[[str], None], Show | None]]:
-    """What to call with a line of news, and with bytes received (a bar per download; None if not on a terminal)."""
+def _reporting() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int | None], None] | None]]:
+    """The functions `log` and `progress` of `data.load`: bars on a terminal, else plain lines and None."""
     if not sys.stderr.isatty():
         yield lambda line: print(line, file=sys.stderr), None
         return
-    from rich.console import Console
+    from rich.console import Console  # here, because only a terminal needs it
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     console = Console(stderr=True, highlight=False)
@@ -59,27 +55,22 @@ def _reporting() -> Iterator[tuple[Callable[[str], None], Show | None]]:
 
 def main(argv: list[str]) -> None:
     del argv
-    from convjax import data
-    from convjax.data.idx import pipeline
-    from convjax.data.idx.catalog import BUILT_IN
-
     name, data_dir = _DATASET.value, _DATA_DIR.value
     with _reporting() as (log, progress):
-        # RunConfig checks the settings.
-        config = RunConfig(dataset=name, **{each: flags.FLAGS[each].value for each in _SETTINGS})
+        config = RunConfig(dataset=name, **{each: flags.FLAGS[each].value for each in _SETTINGS})  # checks them
         decoded = data.prepare(name, data_dir, **config.data_settings, log=log, progress=progress)
     for note in decoded.details.get("notes", ()):
         print(note)
-    folder: Path | None = decoded.folder
-    if folder is None:
-        folder = pipeline.prepare_embedded_copy(BUILT_IN[name], data_dir)
+    folder = decoded.folder
+    if folder is None and name in data.idx.BUILT_IN:
+        folder = data.idx.pipeline.prepare_embedded_copy(data.idx.BUILT_IN[name], data_dir)
     (images, _), (test_images, _) = decoded.train, decoded.test
     size = "x".join(map(str, images.shape[1:]))
     print(f"{name}: {len(images):,} training and {len(test_images):,} test images of {size}")
     more = ", ..." if len(decoded.class_names) > 10 else ""
     print(f"classes: {len(decoded.class_names)} ({', '.join(decoded.class_names[:10])}{more})")
     print(f"source: {decoded.source}")
-    print(f"folder: {folder}")
+    print(f"folder: {folder or 'none, it is computed'}")
     print(f"fingerprint: {decoded.fingerprint}")
 
 

@@ -1,4 +1,4 @@
-"""No test and no import asks for the network, and nothing reports to anybody."""
+"""No test and no import uses the network."""
 
 import socket
 import subprocess

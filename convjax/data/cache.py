@@ -1,8 +1,8 @@
-"""Prepared data on disk: where it is kept, the decoded arrays, and how it is put there without harm to anybody.
+"""The cache of prepared data on disk.
 
 `ROOT/NAME/` holds, for each data set, `raw/` (downloaded files), `VERSION/` (TFDS's copy, array_record) and `decoded/`
 (one .npy per array and `meta.json`, memory-mapped at start). Everything is made in a temporary folder under ROOT and
-renamed into place whole, so a reader, or another process doing the same at the same time, never sees half of it.
+renamed into place, so a reader, or a process that does the same at the same time, never sees an unfinished folder.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Images, uint8 [n, height, width, channels], and their labels, int32 [n]."""
 
 _FORMAT = 1
-_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
-_VALIDATION_NAMES = ("validation_images", "validation_labels")
+_SPLITS, _ARRAYS = ("train", "test", "validation"), ("images", "labels")
 _HASHED_AT_ONCE = 1024
 _SCRATCH = ".incomplete-"
 _STALE_SECONDS = 24 * 3600
 _CHUNK = 1 << 22
+CHECK_DISK = "check whether the disk is failing"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,12 +41,12 @@ class Decoded:
     """A data set as arrays.
 
     Attributes:
-      name: as it was asked for.
+      name: as requested.
       fingerprint: see `fingerprint`.
       source: where the raw data came from, in words.
       folder: where it is kept; None for data that ships with convjax.
-      validation: where the data set has such a split of its own.
-      details: what else is to be known of it, as JSON values: `notes` for the user, `left_out` files.
+      validation: the data set's own validation split, if it has one.
+      details: JSON values: `notes` for the user, and the files `left_out`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Roots:
-    """Folders that hold prepared data: those to look in, in order, and the one to write to."""
+    """Folders of prepared data: those to search, in order, and the one to write to."""
 
     read: tuple[Path, ...]
     write: Path
@@ -77,7 +77,7 @@ def user_cache() -> Path:
 
 
 def roots(data_dir: str) -> Roots:
-    """Where prepared data is looked for and put, given `--data_dir`.
+    """Where to search for prepared data and where to write it, given `--data_dir`.
 
     Raises:
       UserError: `data_dir` is not a folder.
@@ -93,7 +93,7 @@ def roots(data_dir: str) -> Roots:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether `folder` is meant to be written to. A superuser may write anywhere, but should not."""
+    """Whether `folder` is meant to be written to: a superuser can write to a read-only folder, but should not."""
     while not folder.exists():
         folder = folder.parent
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
@@ -101,7 +101,7 @@ def _writable(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def scratch(root: Path) -> Iterator[Path]:
-    """A temporary folder under `root`, on its file system, gone at the end.
+    """A temporary folder under `root`, on the same file system, removed at the end.
 
     Raises:
       UnavailableError: nothing can be written there.
@@ -124,7 +124,7 @@ def scratch(root: Path) -> Iterator[Path]:
 
 
 def _sweep(root: Path) -> None:
-    """Removes what processes that were killed left behind."""
+    """Removes old temporary folders that killed processes left behind."""
     for folder in root.glob(f"{_SCRATCH}*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
@@ -134,11 +134,11 @@ def _sweep(root: Path) -> None:
 def install(made: Path, destination: Path, good: Callable[[], bool]) -> None:
     """Renames the folder `made` to `destination`.
 
-    If another process was quicker, and `good()` says of what it put there that it will do, that stays; what will not
-    do is replaced.
+    If `destination` exists (another process was faster), it stays if `good()` says that it is usable; else it is
+    replaced.
 
     Raises:
-      OSError: it cannot be renamed.
+      OSError: the folder cannot be renamed.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(10):
@@ -157,7 +157,7 @@ def install(made: Path, destination: Path, good: Callable[[], bool]) -> None:
 
 
 def fingerprint(train: Pair, test: Pair, validation: Pair | None = None) -> str:
-    """Identifies data by its content: 16 hex digits of the SHA-256 of all images and labels of its splits."""
+    """The first 16 hex digits of the SHA-256 of the images and labels of all splits."""
     digest = hashlib.sha256()
     for images, labels in (train, test, *([validation] if validation else [])):
         digest.update(f"{images.shape} {labels.shape}".encode())
@@ -167,20 +167,22 @@ def fingerprint(train: Pair, test: Pair, validation: Pair | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
-def write(root: Path, key: str, decoded: Decoded) -> None:
-    """Keeps the arrays in `root`, from where `read` gets them. `decoded.folder` says which folder in it."""
+def write(root: Path, key: str, decoded: Decoded) -> Decoded:
+    """Writes the arrays to `decoded.folder`, which is in `root`; returns them as `read` gets them from there.
+
+    Raises:
+      UnavailableError: they cannot be written, or cannot be read back.
+    """
     destination = decoded.folder / "decoded"
     with scratch(root) as temporary:
         folder = temporary / "decoded"
         folder.mkdir()
         arrays = {}
-        named = dict(zip(_NAMES, (*decoded.train, *decoded.test), strict=True))
-        if decoded.validation is not None:
-            named |= zip(_VALIDATION_NAMES, decoded.validation, strict=True)
-        for name, array in named.items():
-            path = folder / f"{name}.npy"
-            write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
-            arrays[name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
+        for split in _SPLITS:
+            for what, array in zip(_ARRAYS, getattr(decoded, split) or (), strict=False):
+                path = folder / f"{split}_{what}.npy"
+                write_atomic(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
+                arrays[path.stem] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
         meta = {
             "format": _FORMAT,
             "key": key,
@@ -193,31 +195,42 @@ def write(root: Path, key: str, decoded: Decoded) -> None:
         }
         write_json_atomic(folder / "meta.json", meta)
         install(folder, destination, good=lambda: read(decoded.folder, key) is not None)
+    kept = read(decoded.folder, key)
+    if kept is None:
+        raise UnavailableError(f"{decoded.folder}: it reads back differently from what was written; {CHECK_DISK}")
+    return kept
+
+
+def find(roots: Roots, name: str, key: str) -> Decoded | None:
+    """The arrays kept in the folder `name` of the first root that has good ones; see `read`."""
+    return next((kept for root in roots.read if (kept := read(root / name, key)) is not None), None)
 
 
 def read(folder: Path, key: str) -> Decoded | None:
-    """The arrays kept in `folder/decoded`, memory-mapped; None if there are none, or they are damaged or of other data.
+    """The memory-mapped arrays in `folder/decoded`; None if there are none, or they are damaged or of other data.
 
     Args:
-      folder: of the data set.
-      key: what the arrays must have been made from.
+      folder: the data set's.
+      key: says what the arrays must have been made from.
     """
     try:
         meta = json.loads((folder / "decoded" / "meta.json").read_text())
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
-        arrays = {
-            name: _map(folder / "decoded" / f"{name}.npy", meta["arrays"][name])
-            for name in (*_NAMES, *_VALIDATION_NAMES)
-            if name in _NAMES or name in meta["arrays"]
+        entries, decoded = meta["arrays"], folder / "decoded"
+        pairs = {
+            split: tuple(_map(decoded / f"{split}_{what}.npy", entries[f"{split}_{what}"]) for what in _ARRAYS)
+            for split in _SPLITS
+            if split != "validation" or "validation_images" in entries
         }
-        train, test, validation = (
-            (arrays[f"{split}_images"], arrays[f"{split}_labels"]) if f"{split}_images" in arrays else None
-            for split in ("train", "test", "validation")
-        )
-        classes, details = tuple(map(str, meta["class_names"])), meta.get("details", {})
         return Decoded(
-            meta["name"], meta["fingerprint"], classes, meta["source"], train, test, folder, validation, details
+            name=meta["name"],
+            fingerprint=meta["fingerprint"],
+            class_names=tuple(map(str, meta["class_names"])),
+            source=meta["source"],
+            folder=folder,
+            details=meta.get("details", {}),
+            **pairs,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -225,9 +238,9 @@ def read(folder: Path, key: str) -> Decoded | None:
 
 def _map(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
     if path.stat().st_size != entry["bytes"]:
-        raise ValueError(f"{path} has another size than when it was written")
+        raise ValueError(f"{path} has changed size")
     if _crc32(path) != entry["crc32"]:
-        raise ValueError(f"{path} has other content than when it was written")
+        raise ValueError(f"{path} has changed content")
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -1,6 +1,6 @@
-"""`corners/MARGIN`: one patch of noise on black, near the upper left or the lower right corner. The label is which.
+"""`corners/MARGIN`: a patch of noise on black, near the upper left or the lower right corner; the label says which.
 
-Nothing but the place tells the classes apart: every patch is shown at both. A network that can learn this reads
+Every patch appears at both places, so only its position tells the classes apart. A network that learns this reads
 absolute position (Kayhan and van Gemert 2020, On Translation Invariance in CNNs, section 3).
 """
 
@@ -15,7 +15,7 @@ PREFIX = "corners/"
 IMAGE_SHAPE = (28, 28, 1)
 CLASS_NAMES = ("upper left", "lower right")
 PATCH = 4
-"""Rows and columns of the patch."""
+"""Height and width of the patch."""
 
 _LARGEST_MARGIN = IMAGE_SHAPE[0] // 2 - PATCH
 _TRAIN, _TEST = 2000, 500
@@ -23,10 +23,10 @@ _KEY = 28
 
 
 def margin_of(name: str) -> int:
-    """Pixels between the patch and the two sides of its corner.
+    """Pixels between the patch and the two nearest sides of the image.
 
     Raises:
-      UserError: no such margin.
+      UserError: the name has no margin in the allowed range.
     """
     text = name.removeprefix(PREFIX)
     if not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_MARGIN):
@@ -36,13 +36,13 @@ def margin_of(name: str) -> int:
 
 @functools.lru_cache(maxsize=4)
 def prepare(name: str) -> Decoded:
-    """The data: 4,000 training and 1,000 test images, each patch once at both places; always the same.
+    """4,000 training and 1,000 test images, always the same; each patch appears once at each place.
 
     Raises:
-      UserError: no such margin.
+      UserError: the name has no margin in the allowed range.
     """
     margin = margin_of(name)
-    # random_raw and not Generator: NumPy promises never to change the former's stream (NEP 19).
+    # random_raw rather than Generator: NumPy promises never to change its stream (NEP 19).
     noise = np.random.Philox(key=_KEY).random_raw((_TRAIN + _TEST) * PATCH * PATCH)
     patches = (noise % 256).astype(np.uint8).reshape(-1, PATCH, PATCH)
     images = np.zeros((len(patches), 2, *IMAGE_SHAPE), np.uint8)

@@ -1,4 +1,4 @@
-"""A selection of an array's rows that leaves them where they are, in a memory-mapped file mostly."""
+"""A selection of an array's rows that does not copy them; the array is usually a memory-mapped file."""
 
 from typing import Any
 
@@ -6,30 +6,13 @@ import numpy as np
 
 
 class Rows:
-    """Reads like `array[positions]` without copying it: what is asked for is read when it is asked for."""
+    """Reads like `array[positions]`, but gets each row from the array when it is asked for."""
 
     def __init__(self, array: np.ndarray, positions: np.ndarray):
         self._array, self._positions = array, positions
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As an array's."""
-        return (len(self._positions), *self._array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """As an array's."""
-        return self._array.dtype
-
-    @property
-    def ndim(self) -> int:
-        """As an array's."""
-        return self._array.ndim
-
-    @property
-    def nbytes(self) -> int:
-        """As an array's."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        self.shape = (len(positions), *array.shape[1:])
+        self.dtype, self.ndim = array.dtype, array.ndim
+        self.nbytes = int(np.prod(self.shape)) * array.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self._positions)

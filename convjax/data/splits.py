@@ -1,7 +1,7 @@
-"""Which training examples a run uses: one fixed stratified order, its front to train on, its back to validate on.
+"""Which training examples a run uses: the front of one fixed stratified order; its back is the validation set.
 
-The order depends on the labels alone, never on a run's seed, so that runs with different seeds, in any process, on
-any machine, leave out the same examples. Subsets are prefixes of the order, so a smaller one is inside a larger one.
+The order depends only on the labels, never on a run's seed: runs with different seeds, on any machine, leave out the
+same examples. Subsets are prefixes of the order, so a larger subset contains every smaller one.
 """
 
 import heapq
@@ -10,17 +10,17 @@ import numpy as np
 
 from convjax.errors import UserError
 
-# Changing this changes every subset and validation slice that anybody has reported.
+# Changing this changes every subset and validation set that anybody has reported.
 _KEY = 51
 
 
 def stratified_order(labels: np.ndarray) -> np.ndarray:
     """A permutation whose every prefix (and so every suffix) has each class in proportion.
 
-    In the first N places a class with n_c of n examples has fewer than one more or fewer than N n_c / n. This is the
+    A class with n_c of the n examples has N n_c / n of the first N places, to within less than one. This is the
     proportionate-fair schedule of Baruah, Cohen, Plaxton and Varvel (1996) on one processor: the j-th example of a
-    class must stand at a place from floor(j n / n_c) up to, not including, ceil((j + 1) n / n_c), and taking the
-    earliest such deadline first always succeeds. Which of its examples a class sends j-th is a fixed permutation.
+    class gets a place in [floor(j n / n_c), ceil((j + 1) n / n_c)), and earliest deadline first always succeeds.
+    Within a class the examples follow a fixed permutation.
 
     Args:
       labels: integers [n].
@@ -32,7 +32,7 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
     count = len(labels)
     if count == 0:
         return np.zeros(0, np.int64)
-    # random_raw and not Generator.permutation: NumPy promises never to change the former's stream (NEP 19).
+    # random_raw rather than Generator.permutation: NumPy promises never to change its stream (NEP 19).
     shuffled = np.argsort(np.random.Philox(key=_KEY).random_raw(count), kind="stable")
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.unique(labels, return_counts=True)[1]
@@ -58,19 +58,19 @@ def stratified_order(labels: np.ndarray) -> np.ndarray:
 def split_train(labels: np.ndarray, train_size: int = 0, validation_size: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the examples to train on and of those to validate on.
 
-    The validation slice is the back of `stratified_order`, whatever `train_size` is; a training subset is its front,
-    whatever `validation_size` is; they never overlap.
+    The validation set is the back of `stratified_order` for any `train_size`, a training subset its front for any
+    `validation_size`; they never overlap.
 
     Args:
       labels: of all training examples, integers [n].
-      train_size: how many to train on; 0 for all that are not held out, then in their own order.
+      train_size: how many to train on; 0 for all that are not held out, in their original order.
       validation_size: how many to hold out; 0 for none.
 
     Returns:
       Two int64 arrays, [train examples] and [validation_size].
 
     Raises:
-      UserError: a size is negative, or there are not that many examples.
+      UserError: a size is negative, or exceeds the number of examples.
     """
     count = len(labels)
     for flag, size in (("train_size", train_size), ("validation_size", validation_size)):

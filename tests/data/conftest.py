@@ -1,4 +1,4 @@
-"""Fixtures of the data tests; what they give is in tiny_data.py."""
+"""Fixtures of the data tests, made with tests/helpers/tiny_data.py."""
 
 import tempfile
 import threading
@@ -39,5 +39,5 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def lines() -> list[str]:
-    """Collects what a call logs: pass its `append`."""
+    """Collects log lines: pass its `append` to a call."""
     return []

@@ -1,4 +1,4 @@
-"""The decoded copy: what was written is what is read; what is damaged is noticed."""
+"""The decoded copy reads back as written; damage is noticed."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def test_damage_is_noticed(tmp_path, name, how):
     else:
         path.write_bytes(changed[how])
     if name == "meta.json" and how == "flipped":
-        # A flipped bit there may be in the name of the source, which no number depends on.
+        # The flipped bit may be in the name of the source, which determines no number.
         found = cache.read(tmp_path / "set", "key")
         assert found is None or found.fingerprint == made(tmp_path).fingerprint
     else:

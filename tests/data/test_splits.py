@@ -1,4 +1,4 @@
-"""Fixed, stratified, nested, disjoint: the properties by hypothesis, the order itself by a golden hash."""
+"""Subsets are fixed, stratified, nested and disjoint; a golden hash pins the order itself."""
 
 import hashlib
 

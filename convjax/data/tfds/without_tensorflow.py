@@ -1,9 +1,9 @@
-"""Lets TFDS's own builders prepare image data where TensorFlow is not used.
+"""Lets TFDS's own builders prepare image data without TensorFlow.
 
-Two things stop most of TFDS's image-classification builders without it (tfds issue 11058): raw files are unpacked and
-read through `tf.io.gfile`, and `features.Image` encodes arrays by running a TensorFlow graph. Within `stand_in`, the
-first is done by Python's own files and the second by Pillow. Reading prepared data back needs neither. What else a
-builder asks of TensorFlow raises `TensorFlowNeeded`, which names it.
+Two things stop most of TFDS's image-classification builders without it (tfds issue 11058): they read raw files through
+`tf.io.gfile`, and `features.Image` encodes arrays with a TensorFlow graph. Within `stand_in`, Python's file functions
+replace the first and Pillow the second. If a builder uses any other part of TensorFlow, `TensorFlowNeeded` names it.
+Reading prepared data needs none of this.
 """
 
 import contextlib
@@ -16,14 +16,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.download import extractor
+from tensorflow_datasets.core.features import image_feature
 
 
 class TensorFlowNeeded(Exception):
-    """A TFDS builder asked for a part of TensorFlow that has no stand-in; the message is that part's name."""
+    """A TFDS builder used a part of TensorFlow that has no stand-in; the message is that part's name."""
 
 
 class _StandIn:
-    """A module of TensorFlow with some members, which says which one it lacks."""
+    """A TensorFlow module with some members; any other member raises `TensorFlowNeeded`."""
 
     def __init__(self, path: str, **members: Any):
         self._path = path
@@ -33,10 +37,6 @@ class _StandIn:
         if name.startswith("__"):
             raise AttributeError(name)
         raise TensorFlowNeeded(f"{self._path}.{name}")
-
-
-def _listdir(path: Any) -> list[str]:
-    return sorted(os.listdir(path))
 
 
 def _glob(pattern: Any) -> list[str]:
@@ -53,7 +53,7 @@ _GFILE = _StandIn(
     GFile=_open,
     exists=os.path.exists,
     isdir=os.path.isdir,
-    listdir=_listdir,
+    listdir=lambda path: sorted(os.listdir(path)),
     glob=_glob,
     walk=os.walk,
     copy=lambda source, target, overwrite=False: shutil.copyfile(source, target),
@@ -64,15 +64,13 @@ _TENSORFLOW = _StandIn(
     "tf",
     io=_StandIn("tf.io", gfile=_GFILE),
     compat=_StandIn("tf.compat", as_text=lambda text: text.decode() if isinstance(text, bytes) else str(text)),
-    # What the stand-ins raise where TensorFlow would raise these.
+    # The stand-ins raise these where TensorFlow raises its own.
     errors=_StandIn("tf.errors", NotFoundError=FileNotFoundError, ResourceExhaustedError=OSError),
 )
 
 
 def _encode_image(self: Any, image: np.ndarray) -> bytes:
-    """Stands in for `features.Image`'s encoder: uint8 [height, width, 1, 3 or 4 channels] to PNG or JPEG."""
-    from PIL import Image
-
+    """Replaces `features.Image`'s encoder: uint8 [height, width, 1, 3 or 4 channels] to PNG or JPEG."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
         raise TensorFlowNeeded(f"an image encoder for {image.dtype} {list(image.shape)}")
     if any(size not in (None, found) for size, found in zip(self.shape, image.shape, strict=True)):
@@ -95,11 +93,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stand_in(builder: Any) -> Iterator[None]:
-    """Within it, `builder` and what TFDS prepares data with find the stand-ins instead of TensorFlow."""
-    from tensorflow_datasets.core import shuffle
-    from tensorflow_datasets.core.download import extractor
-    from tensorflow_datasets.core.features import image_feature
-
+    """Within it, `builder` and TFDS's preparation code use the stand-ins instead of TensorFlow."""
     own = {cls.__module__ for cls in type(builder).__mro__ if not cls.__module__.startswith("tensorflow_datasets.core")}
     modules = [shuffle, extractor, *(sys.modules[name] for name in own if name in sys.modules)]
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The archive of cats and dogs, from a server on this machine: a small one of the same form as the official one."""
+"""Cats and dogs, from a small archive with the layout of the official one and a server on this machine."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ PATH = "/download/petimages.zip"
 
 
 def jpeg(seed: int, **options) -> bytes:
-    """A JPEG whose mean grey tells its seed."""
+    """A JPEG whose mean gray is its seed."""
     buffer = io.BytesIO()
     Image.new("RGB", (9 + seed % 5, 12), (seed, seed, seed)).save(buffer, "JPEG", quality=95, **options)
     return buffer.getvalue()
@@ -74,7 +74,7 @@ def test_the_books_subset_is_taken_in_the_order_of_the_numbers(archive, server, 
     assert reasons["Cat/2.jpg"] == reasons["Dog/3.jpg"] == "has no JFIF header"
     assert reasons["Dog/1.jpg"].startswith(("is damaged", "is no JPEG"))  # what Pillow 12 finds, and Pillow 10
     assert decoded.source == archive.url
-    # Everything after that is from the copy; the other size, from the archive that was kept.
+    # The second time comes from the decoded copy, the other size from the kept archive.
     assert prepare("cats_vs_dogs_small", archive, lines=lines).fingerprint == decoded.fingerprint
     cats_vs_dogs.prepare("cats_vs_dogs_small", "", size=(9, 8), color="grey", log=lines.append, archive=archive)
     assert server.requests == [PATH]
@@ -89,7 +89,7 @@ def test_all_of_it_is_split_by_content(archive, user_cache):
         *(20 + number for number in range(12) if number != 2),
         *(120 + number for number in range(12) if number not in (1, 3)),
     ]
-    # The archive was not unpacked, least of all to outside.
+    # The archive was not unpacked.
     assert not list(user_cache.rglob("*.jpg"))
 
 

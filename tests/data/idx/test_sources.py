@@ -1,4 +1,4 @@
-"""Where raw files are found, which source is taken, and what is said when there is none."""
+"""Where raw files are found, which source is used, and the message when there is none."""
 
 import base64
 import dataclasses
@@ -101,7 +101,7 @@ def test_a_damaged_earlier_download_is_passed_over(tiny, tmp_path, server):
 
 
 def break_mirror(server, tiny, how):
-    """Serves the set in /bad with something wrong with its first file."""
+    """Serves the data set in /bad with a fault in its first file."""
     server.mirror(tiny, "/bad")
     path, name = f"/bad/{tiny.raw.files[0].name}.gz", tiny.raw.files[0].name
     packed = gzip.compress(tiny.content[name])
@@ -157,7 +157,7 @@ def test_when_nothing_is_left_all_that_was_tried_is_listed(tiny, tmp_path, serve
     with pytest.raises(UnavailableError) as caught:
         take(tiny, given, tmp_path / "s")
     first, *listed, advice = str(caught.value).splitlines()
-    assert first == "tiny could not be had from anywhere. Tried:"
+    assert first == "no source could provide tiny. Tried:"
     assert listed[0] == "  /somewhere: has none of the files"
     assert listed[1].startswith(f"  {server.address}/bad: {tiny.raw.files[0].name}.gz: ")
     assert re.search(FAULTS[how], listed[1])

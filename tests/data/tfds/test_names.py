@@ -1,4 +1,4 @@
-"""Any other TFDS name: with TFDS's own mock data, and with its real builders on small archives of the right form."""
+"""Any other TFDS name: with TFDS's mock data, and with its real builders on small archives of the right format."""
 
 import builtins
 import dataclasses
@@ -25,7 +25,7 @@ from convjax.errors import UnavailableError, UserError
 
 @pytest.fixture(autouse=True)
 def no_tensorflow(monkeypatch):
-    """TensorFlow is not there, whatever the tests' environment has."""
+    """Hides TensorFlow, even if the test environment has it."""
     original = builtins.__import__
 
     def guarded(name, *arguments, **keywords):
@@ -99,7 +99,7 @@ def test_mock_data_with_a_configuration_and_validation_for_test(mocked):
 
 @pytest.mark.parametrize("splits", [["train"], ["test"], ["train", "extra"]])
 def test_without_train_and_test_it_is_refused(mocked, splits):
-    message = f"cifar10 has the splits {', '.join(splits)}; needed are train"
+    message = f"cifar10 has the splits {', '.join(splits)}; convjax needs train"
     with mocked("cifar10", splits), pytest.raises(UserError, match=message):
         data.load("cifar10")
 
@@ -109,7 +109,7 @@ def test_images_of_differing_size_are_refused(mocked):
         data.load("cats_vs_dogs")
 
 
-# TFDS's real builders, which want TensorFlow, on archives of the right form that take no network.
+# TFDS's real builders, which need TensorFlow, on local archives of the right format.
 
 
 def archive(members: dict[str, bytes]) -> bytes:
@@ -124,7 +124,7 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """A folder with a CIFAR-10 archive of six images a file, which TFDS takes for the real one; and its arrays."""
+    """A folder with a CIFAR-10 archive of six images per file that TFDS accepts as the real one; and its arrays."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (6, 6, 3, 32, 32), np.uint8), rng.integers(0, 10, (6, 6), np.uint8)
     names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
@@ -190,7 +190,7 @@ def test_a_wrong_file_of_the_users_is_refused(cifar10):
     folder, _, _ = cifar10
     path = folder / "cifar-10-binary.tar.gz"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UserError, match=rf"{path}: its SHA-256 is not the one TFDS knows"):
+    with pytest.raises(UserError, match=rf"{path}: its SHA-256 is not the one TFDS lists"):
         data.load("cifar10", str(folder))
 
 
@@ -204,7 +204,7 @@ def test_a_decoded_copy_from_a_folder_only_for_reading(cifar10, user_cache):
     folder.chmod(0o755)
 
 
-# When it cannot be had
+# When no download succeeds
 
 
 CIFAR10 = r"https://www\.cs\.toronto\.edu/~kriz/cifar-10-binary\.tar\.gz"
@@ -278,7 +278,7 @@ def test_a_bad_download_is_refused(cifar10, playing_toronto, tmp_path, how):
         ("cifar10/nothing", "cifar10 has version 3.0.2 and no configurations"),
         ("emnist/nothing", "emnist has the configurations emnist/byclass"),
         ("cifar10:9.9.9", "is unknown: cifar10 has version 3.0.2"),
-        ("imdb_reviews", "no image-classification data set: it has .*text"),
+        ("imdb_reviews", "not an image-classification data set: it has .*text"),
         ("coco", "TFDS cannot open it without the package tensorflow"),
     ],
 )
@@ -302,11 +302,11 @@ def test_data_that_only_a_person_can_download():
         data.load("imagenet2012")
 
 
-# What stands in for TensorFlow
+# The stand-ins for TensorFlow
 
 
 class Local(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder that reads as TFDS's do; `ask` is what it asks of TensorFlow."""
+    """A builder that reads files as TFDS's do; `ask` is its use of TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
     ask = staticmethod(list)

@@ -1,0 +1,17 @@
+from . import augment as augment
+from . import cache as cache
+from . import corners as corners
+from . import download as download
+from . import folders as folders
+from . import idx as idx
+from . import loading as loading
+from . import resized as resized
+from . import rows as rows
+from . import splits as splits
+from . import tfds as tfds
+from .download import Progress as Progress
+from .loading import Dataset as Dataset
+from .loading import Split as Split
+from .loading import image_info as image_info
+from .loading import load as load
+from .loading import prepare as prepare
