@@ -2,7 +2,7 @@
 
 A file may come from anyone. Nothing in it is executed, no link is followed, no other file and no plug-in is opened,
 and sizes are bounded by the file's. That is not enough: libhdf5 (2.0) itself crashes or hangs on some damaged files.
-So `contents_apart` has a process with limits read it. This module imports nothing else of convjax: the process starts
+So `read_apart` has a process with limits read it. This module imports nothing else of convjax: the process starts
 quickly.
 """
 
@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import zipfile
@@ -20,11 +21,6 @@ from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 _REFUSED = 3
 _LARGEST_FILE = 4 * 2**30
@@ -52,11 +48,11 @@ class Contents:
     layers: Mapping[str, Sequence[np.ndarray]]
 
 
-def contents_apart(path: str | os.PathLike[str]) -> Contents:
-    """`contents` in a process of its own, so that no file can crash this one, fill its memory or hang it.
+def read_apart(path: str | os.PathLike[str]) -> Contents:
+    """`read` in a process of its own, so that no file can crash this one, fill its memory or hang it.
 
     Raises:
-      Refused: as `contents`, or the process did not survive the file.
+      Refused: as `read`, or the process did not survive the file.
     """
     if not os.path.isfile(path):
         raise Refused("it is not a file" if os.path.exists(path) else "no such file")
@@ -79,7 +75,7 @@ def contents_apart(path: str | os.PathLike[str]) -> Contents:
     raise _unreadable(last if done.returncode == 1 else f"the HDF5 library crashed on it, code {done.returncode}")
 
 
-def contents(path: str | os.PathLike[str]) -> Contents:
+def read(path: str | os.PathLike[str]) -> Contents:
     """What `path` holds.
 
     Raises:
@@ -139,60 +135,66 @@ class _Reader:
         self.left = allowed
 
     def contents(self, file: h5py.File, config: str | None) -> Contents:
-        if name := file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name):
-            raise Refused(f"its {name!r} is a soft or external link; links are not followed")
-        layers: dict[str, list[np.ndarray]] = {}
-        # Keras 3: layers/conv2d_1/vars/0, 1, ...; some early versions call the first group otherwise.
-        for group in filter(file.__contains__, ("layers", "_layer_checkpoint_dependencies")):
-            for key, layer in file[group].items():
-                if count := len(layer.get("vars", ())):
-                    layers[key] = [self.array(layer["vars"][str(index)]) for index in range(count)]
-            return Contents(config, True, layers)
-        # Keras 2: paths under the layers' own names, listed in attributes.
-        group = file.get("model_weights", file)
-        names = self.texts(group, "layer_names")
+        link = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+        if link is not None:
+            raise Refused(f"its {link!r} is a soft or external link; links are not followed")
+        for name in ("layers", "_layer_checkpoint_dependencies"):  # the second is of some early versions of Keras 3
+            if name in file:
+                return Contents(config, True, self.keras3(file[name]))
+        layers = self.keras2(file.get("model_weights", file))
+        return Contents(config or "".join(_texts(file, "model_config")) or None, False, layers)
+
+    def keras3(self, group: h5py.Group) -> dict[str, list[np.ndarray]]:
+        """The variables are `conv2d_1/vars/0`, `1`, ..."""
+        variables = {key: layer.get("vars", ()) for key, layer in group.items()}
+        return {
+            key: [self.array(found[str(index)]) for index in range(len(found))]
+            for key, found in variables.items()
+            if len(found)
+        }
+
+    def keras2(self, group: h5py.Group) -> dict[str, list[np.ndarray]]:
+        """Attributes list the layers, and the path of each variable below its layer."""
+        names = _texts(group, "layer_names")
         if not names:
             raise Refused("it is an HDF5 file, but not one with a Keras model's weights")
-        for name in names:
-            if paths := self.texts(group[name], "weight_names"):
-                layers[name] = [self.array(group[name][path]) for path in paths]
-        return Contents(config or "".join(self.texts(file, "model_config")) or None, False, layers)
+        paths = {name: _texts(group[name], "weight_names") for name in names}
+        return {name: [self.array(group[name][path]) for path in paths[name]] for name in names if paths[name]}
 
     def array(self, dataset: h5py.Dataset) -> np.ndarray:
-        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f":
-            what = f"of type {dataset.dtype}" if isinstance(dataset, h5py.Dataset) else "not a dataset"
-            raise Refused(f"its {dataset.name} is {what}; expected floating point numbers")
+        name = dataset.name
+        if not isinstance(dataset, h5py.Dataset):
+            raise Refused(f"its {name} is not a dataset")
+        if dataset.dtype.kind != "f":
+            raise Refused(f"its {name} is of type {dataset.dtype}; expected floating point numbers")
         if dataset.is_virtual or dataset.external:
-            raise Refused(f"its {dataset.name} is a virtual dataset or is kept in another file")
+            raise Refused(f"its {name} is a virtual dataset or is kept in another file")
         creation = dataset.id.get_create_plist()
         # HDF5 would load a plug-in for a filter that it does not know.
         if any(creation.get_filter(index)[0] not in _FILTERS for index in range(creation.get_nfilters())):
-            raise Refused(f"its {dataset.name} is stored through an unknown filter")
-        self.spend(dataset.name, dataset.size * max(4, dataset.dtype.itemsize))
-        self.spend(dataset.name, math.prod(dataset.chunks or ()) * dataset.dtype.itemsize)
-        return np.asarray(dataset[()], np.float32)
-
-    def texts(self, group: h5py.Group, name: str) -> list[str]:
-        """An attribute of one or more texts; Keras cuts long lists into `name0`, `name1`, ..."""
-        texts = []
-        for part in (name, *itertools.takewhile(group.attrs.__contains__, (f"{name}{i}" for i in itertools.count()))):
-            if part in group.attrs:
-                texts += np.ravel(group.attrs[part]).tolist()
-        return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
-
-    def spend(self, what: str, size: int) -> None:
+            raise Refused(f"its {name} is stored through an unknown filter")
+        size = max(4, dataset.dtype.itemsize) * (dataset.size + math.prod(dataset.chunks or (0,)))
         self.left -= size
         if self.left < 0:
-            raise Refused(f"its {what} claims {size:,} bytes, out of proportion to the file")
+            raise Refused(f"its {name} claims {size:,} bytes, out of proportion to the file")
+        return np.asarray(dataset[()], np.float32)
+
+
+def _texts(group: h5py.Group, name: str) -> list[str]:
+    """An attribute of one or more texts; Keras 2 cuts long lists into `name0`, `name1`, ..."""
+    parts = itertools.takewhile(group.attrs.__contains__, (f"{name}{index}" for index in itertools.count()))
+    found = [name] if name in group.attrs else parts
+    texts = [text for part in found for text in np.ravel(group.attrs[part]).tolist()]
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
 
 
 def _main(path: str) -> int:
     memory = 4 * 2**30 + 4 * _allowance(os.path.getsize(path))
     for name, limit in {"AS": memory, "CPU": _seconds(path), "CORE": 0, "FSIZE": 0}.items():
-        with contextlib.suppress(AttributeError, ValueError, OSError):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # this system has no such limit
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     try:
-        found = contents(path)
+        found = read(path)
     except Refused as error:
         print(error, end="", file=sys.stderr)
         return _REFUSED

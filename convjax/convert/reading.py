@@ -10,7 +10,7 @@ import numpy as np
 
 from convjax.config import RunConfig
 from convjax.convert.architecture import from_keras_config
-from convjax.convert.contents import Contents, Refused, contents_apart
+from convjax.convert.contents import Contents, Refused, read_apart
 from convjax.convert.keras_layers import KERAS_LAYERS
 from convjax.errors import UserError
 from convjax.nn.geometry import Layer
@@ -43,7 +43,7 @@ def load_keras(path: str | os.PathLike[str], layers: Sequence[Layer]) -> Paramet
       UserError: the file cannot be read, is damaged, or holds another network's weights; the message names the file.
     """
     with _naming(path):
-        return _match(contents_apart(path), layers)
+        return _match(read_apart(path), layers)
 
 
 def load_keras_model(path: str | os.PathLike[str]) -> KerasModel:
@@ -53,7 +53,7 @@ def load_keras_model(path: str | os.PathLike[str]) -> KerasModel:
       UserError: as `load_keras`, or the file has no architecture or one that convjax has no plan for.
     """
     with _naming(path):
-        found = contents_apart(path)
+        found = read_apart(path)
         if found.config is None:
             raise Refused("it holds weights without an architecture; expected a .keras file")
         architecture = json.loads(found.config)
@@ -90,7 +90,7 @@ def _match(found: Contents, layers: Sequence[Layer]) -> Parameters:
         expected = KERAS_LAYERS[layer.kind](layer).weights
         shapes = [array.shape for array in variables[key]]
         if shapes != list(expected.values()):
-            raise Refused(f"its layer {key!r} has variables of shape {shapes}; {layer.name} has {dict(expected)}")
+            raise Refused(f"its layer {key!r} has shapes {shapes}; {layer.name} has {dict(expected)}")
         params[layer.name] = dict(zip(expected, variables[key], strict=True))
     return params
 

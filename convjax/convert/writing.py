@@ -35,9 +35,11 @@ def save_keras(path: str | os.PathLike[str], params: Mapping[str, Any], layers: 
     if not name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{name}: unknown kind of file; expected a name that ends in .keras or .weights.h5")
     weights = [_weights(name, layer, params.get(layer.name, {})) for layer in layers]
-    # Keras relies on JAX's ordinary promotion.
-    ordinary = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-    with tempfile.TemporaryDirectory() as folder, ordinary[0], ordinary[1]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        jax.numpy_dtype_promotion("standard"),  # Keras relies on JAX's ordinary promotion
+        jax.numpy_rank_promotion("allow"),
+    ):
         model = _sequential(layers)
         for layer, arrays in zip(model.layers, weights, strict=True):
             layer.set_weights(arrays)
