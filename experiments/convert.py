@@ -1,35 +1,40 @@
-"""Weights to Keras and from Keras: export a run's network, or measure the test accuracy of a file from anywhere.
+"""Keras files: export the network of a run, or measure the test accuracy of a file from anywhere.
 
 python -m experiments.convert --run=runs/train/DIGEST --out=digits.keras
 python -m experiments.convert --weights=digits.keras
 
 Seconds. The second line prints the test accuracy that the run had. A `.keras` file brings its network with it; for a
-`.weights.h5` the flags name the network.
+`.weights.h5` the flags name the network. Needs the extra: pip install 'convjax[keras]'.
 """
+
+import importlib.util
+from pathlib import Path
 
 from absl import flags
 
+from convjax import convert, data, training
 from convjax.config import FIELD_NAMES
 from convjax.errors import UnavailableError, UserError
 from convjax.flags import config_from_flags, define_model_flags, run_program
+from convjax.nn.geometry import class_count, plan, total_parameters
 
 _RUN = flags.DEFINE_string("run", "", "folder of a finished run (WORKDIR/EXPERIMENT/DIGEST) to export with --out")
 _OUT = flags.DEFINE_string("out", "", "file to write: NAME.keras (network and weights) or NAME.weights.h5")
-_WEIGHTS = flags.DEFINE_string(
-    "weights", "", "Keras file (.keras, .weights.h5, .h5) to measure on --dataset's test images"
-)
+_WEIGHTS = flags.DEFINE_string("weights", "", "file (.keras, .weights.h5, .h5) to measure on --dataset's test images")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with raw data files, and where fetched ones are kept")
 
-# What a file of weights alone does not say.
+# A file of weights alone does not say these.
 _NETWORK = (
     "model", "channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride", "dense_units",
-    "activation",
+    "activation", "head",
 )  # fmt: skip
 _COMPUTATION = ("dataset", "image_size", "color", "skip_corrupt", "precision", "conv")
 
 
 def main(argv: list[str]) -> None:
     """Exports or measures."""
+    if not all(map(importlib.util.find_spec, ("keras", "h5py"))):
+        raise UserError("this needs Keras; install it: pip install 'convjax[keras]'")
     if bool(_RUN.value) == bool(_WEIGHTS.value) or bool(_RUN.value) != bool(_OUT.value):
         raise UserError("give --run=FOLDER and --out=FILE to export, or --weights=FILE to measure")
     if _RUN.value:
@@ -40,35 +45,23 @@ def main(argv: list[str]) -> None:
 
 
 def _export(run: str, out: str) -> None:
-    from pathlib import Path
-
-    from convjax.nn.geometry import total_parameters
-    from convjax.nn.keras_io import save_keras
-    from convjax.training.checkpoint import load_params
-
-    _, task, params = load_params(Path(run))
+    _, task, params = training.checkpoint.load_params(Path(run))
     try:
-        save_keras(out, params, task.layers)
+        convert.save_keras(out, params, task.layers)
     except OSError as error:
         raise UnavailableError(f"cannot write {out}: {error.strerror or error}") from None
     print(f"wrote {out}: {total_parameters(task.layers):,} parameters; it takes images / 255")
 
 
 def _measure(path: str) -> None:
-    from convjax import data
-    from convjax.nn.geometry import class_count, plan, total_parameters
-    from convjax.nn.keras_io import load_keras, load_keras_model
-    from convjax.training.loop import evaluate
-    from convjax.training.steps import Task
-
     config = config_from_flags()
     settings = config.data_settings
     image_shape, num_classes = data.image_info(config.dataset, **settings, data_dir=_DATA_DIR.value)
     if path.endswith(".weights.h5"):
-        params = load_keras(path, plan(config, image_shape, num_classes))
+        params = convert.load_keras(path, plan(config, image_shape, num_classes))
     else:
         _refuse_flags(_NETWORK, f"{path} brings its own network")
-        model = load_keras_model(path)
+        model = convert.load_keras_model(path)
         takes, gives = model.layers[0].input_shape, class_count(model.layers)
         if (takes, gives) != (image_shape, num_classes):
             raise UserError(
@@ -78,8 +71,8 @@ def _measure(path: str) -> None:
         config = model.config.replace(dataset=config.dataset, precision=config.precision, conv=config.conv)
         params = model.params
     dataset = data.load(config.dataset, _DATA_DIR.value, **settings)
-    task = Task.of(config, image_shape, num_classes, len(dataset.train.labels))
-    found = evaluate(task, params, dataset.test)
+    task = training.steps.Task.of(config, image_shape, num_classes, len(dataset.train.labels))
+    found = training.loop.evaluate(task, params, dataset.test)
     auc = "" if found.auc is None else f"test AUC: {found.auc:.4f}  "
     print(
         f"test accuracy: {found.accuracy:.2%}  test loss: {found.loss:.4f}  {auc}"

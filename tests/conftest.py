@@ -9,6 +9,7 @@ _cache = tempfile.TemporaryDirectory(prefix="convjax-tests-")
 os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
+os.environ["KERAS_HOME"] = os.path.join(_cache.name, "keras")  # Keras reads and writes its settings there
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Optimisation takes most of the compiler's time, and tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convjax.config import RunConfig
-from convjax.nn.keras_io import load_keras_model
+from convjax.convert import load_keras_model
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run
 
@@ -56,3 +56,13 @@ def test_what_makes_no_sense_is_one_line(arguments, code, message):
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_without_keras_one_line_says_how_to_get_it():
+    program = (
+        "import runpy, sys; sys.modules['keras'] = None; sys.argv = ['convert', '--run=none', '--out=x.keras'];"
+        "runpy.run_module('experiments.convert', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "convert: this needs Keras; install it: pip install 'convjax[keras]'\n"

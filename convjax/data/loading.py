@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from convjax.config import FOLDER, Window
+from convjax.config import FOLDER
 from convjax.data import corners, folders, idx, resized, splits, tfds
 from convjax.data.cache import Decoded, Pair
 from convjax.data.download import Log, Progress
 from convjax.data.rows import Rows
 from convjax.errors import UserError
+from convjax.notation import Window
 
 _LOG: Log = logging.getLogger(__name__).info
 

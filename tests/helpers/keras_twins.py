@@ -47,7 +47,7 @@ def keras_twin(
             stack.append(pooling(config.layer_pool_sizes[index], strides=config.layer_pool_strides[index]))
         rate = rates.pop(0)
         if index == len(config.layer_channels) - 1:
-            stack.append(make.Flatten())
+            stack.append(make.GlobalAveragePooling2D() if config.head == "gap" else make.Flatten())
         if rate:
             stack.append(make.Dropout(rate))
     if not config.layer_channels:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig
+from convjax.convert import save_keras
 from convjax.errors import UserError
 from convjax.nn.conv import conv2d
 from convjax.nn.geometry import plan, total_parameters
-from convjax.nn.keras_io import save_keras
 from convjax.nn.layers import PermutePixels
 from convjax.nn.local import local2d
 from convjax.nn.models import build

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig
+from convjax.convert import load_keras_model, save_keras
 from convjax.errors import UserError
 from convjax.nn import models
 from convjax.nn.geometry import class_count, plan, total_parameters
-from convjax.nn.keras_io import load_keras_model, save_keras
 from convjax.nn.layerwise import run_layers
 from convjax.training import steps
 from tests.helpers.keras_twins import flat, keras_twin, quick_jit, random_params

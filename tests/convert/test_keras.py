@@ -1,4 +1,4 @@
-"""Files to and from Keras itself."""
+"""Files to and from Keras itself: it opens what we save, we load what it saves, and both compute the same."""
 
 import jax
 import keras
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from convjax.config import ACTIVATIONS, RunConfig
+from convjax.convert import load_keras, load_keras_model, save_keras
 from convjax.errors import UserError
 from convjax.nn import models
 from convjax.nn.geometry import plan
-from convjax.nn.keras_io import load_keras, load_keras_model, save_keras
 from tests.helpers.keras_twins import CLASSES, flat, keras_logits, keras_twin, quick_jit, random_params
 
 CHAPTER, SHAPE = RunConfig(), (28, 28, 1)
@@ -30,6 +30,7 @@ NETWORKS = {
     "rich": (RICH, (21, 18, 3)),
     "dense": (RunConfig(model="dense", dense_units="12-8", dropout="0.2"), (9, 8, 2)),
     "linear": (RunConfig(model="dense", dense_units="0"), (9, 8, 2)),
+    "averaged": (RunConfig(channels="3-4", head="gap", dense_units="0", dropout="0.25"), (12, 11, 2)),
     # Deep enough that Keras's keys, sorted as text, are not in order: conv2d_10 comes before conv2d_2.
     "one, pooled": (RunConfig(channels="3", pool="avg+", dense_units="0"), (9, 8, 2)),
     "deep": (RunConfig(channels="-".join(["2"] * 12), padding="same", pool="none", activation="silu"), (5, 5, 1)),
@@ -175,7 +176,7 @@ REFUSED = {
     "activation layer": (lambda: [conv(activation=keras.layers.LeakyReLU(0.1))], "activation is {"),
     "lambda activation": (lambda: [conv(activation=lambda x: x)], "activation is {"),
     "no bias": (lambda: [conv(use_bias=False)], "use_bias is False; expected True"),
-    "dilation": (lambda: [conv(dilation_rate=2)], "it is dilated"),
+    "dilation": (lambda: [conv(dilation_rate=2)], "dilation_rate is (2, 2); expected (1, 1)"),
     "groups": (lambda: [conv(groups=2)], "groups is 2"),
     "pool padding": (lambda: [conv(), keras.layers.MaxPooling2D(padding="same"), conv()], "padding is 'same'"),
     "two pools": (lambda: [conv(), keras.layers.MaxPooling2D(), keras.layers.MaxPooling2D(), conv()], "cannot come"),

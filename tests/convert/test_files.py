@@ -1,7 +1,4 @@
-"""Keras's files without Keras: what is written, what is read, and all that is refused.
-
-That Keras itself agrees is tested in tests/reference/test_keras_files.py.
-"""
+"""Keras's files: what is written, what is read, and all that is refused. That Keras agrees is in test_keras.py."""
 
 import json
 import os
@@ -18,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax.config import RunConfig
+from convjax.convert import contents, load_keras, load_keras_model, reading, save_keras
 from convjax.errors import UserError
-from convjax.nn import keras_hdf5, keras_io
 from convjax.nn.geometry import plan
-from convjax.nn.keras_io import load_keras, load_keras_model, save_keras
 
 CONFIG = RunConfig(channels="2-3", dense_units="4", dropout="0.5")
 LAYERS = plan(CONFIG, (10, 9, 1), 5)
@@ -49,7 +45,7 @@ def assert_loaded(params, expected=PARAMS):
 @pytest.fixture
 def in_process(monkeypatch):
     """HDF5 read in this process, which is quicker; that another does it is tested apart."""
-    monkeypatch.setattr(keras_io, "extract_apart", keras_hdf5.extract)
+    monkeypatch.setattr(reading, "read_apart", contents.read)
 
 
 def weights_file(path, change=lambda file: None):
@@ -223,7 +219,7 @@ REFUSED_WEIGHTS = {
     "external link": (_link(KERNEL, lambda file: h5py.ExternalLink(file.filename, "kept")), "link"),
     "soft link": (_link(KERNEL, lambda file: h5py.SoftLink("/kept")), "soft or external link"),
     "soft link to a group": (_link("layers/dense", lambda file: h5py.SoftLink("/kept")), "soft or external link"),
-    "soft link to all": (_link("layers", lambda file: h5py.SoftLink("/kept")), "'layers' in its group / is a soft"),
+    "soft link to all": (_link("layers", lambda file: h5py.SoftLink("/kept")), "its 'layers' is a soft or external"),
     "external dataset": (_external, "is kept in another file"),
     "virtual dataset": (_virtual, "is a virtual dataset"),
     "plug-in filter": (_lzf, "unknown filter"),
@@ -231,17 +227,17 @@ REFUSED_WEIGHTS = {
     "integers": (lambda file: _replace(file, KERNEL, dtype="i4"), "is of type int32; expected floating point"),
     "texts": (lambda file: _replace(file, KERNEL, data=["a", "b"]), "is of type object; expected floating point"),
     "a group for a dataset": (lambda file: (_delete(KERNEL)(file), file.create_group(KERNEL)), "is not a dataset"),
-    "a dataset for a group": (lambda file: _replace(file, "layers/dense", data=1), "is not a group"),
+    "a dataset for a group": (lambda file: _replace(file, "layers/dense", data=1), "cannot be read as a Keras file"),
     "shape": (
         lambda file: _replace(file, KERNEL, data=np.zeros((3, 3, 3, 2), "f4")),
-        "the kernel of its layer 'conv2d_1' has shape (3, 3, 3, 2); conv2d_2 has (3, 3, 2, 3)",
+        "its layer 'conv2d_1' has shapes [(3, 3, 3, 2), (3,)]; conv2d_2 has {'kernel': (3, 3, 2, 3), 'bias': (3,)}",
     ),
-    "scalar": (lambda file: _replace(file, KERNEL, data=np.float32(1)), "has shape ()"),
-    "missing layer": (_delete("layers/conv2d_1"), "no weights of a layer 'conv2d_1'; the network has conv2d,"),
-    "further layer": (lambda file: file.copy("layers/dense", "layers/dense_2"), "weights of a further layer 'dense_2'"),
-    "missing bias": (_delete("layers/dense/vars/1"), "layer 'dense' has 1 variables; expected a kernel and a bias"),
-    "missing kernel": (_delete("layers/dense/vars/0"), "has no '0'"),
-    "further variable": (lambda file: file["layers/dense/vars"].create_dataset("2", data=[1.0]), "has 3 variables"),
+    "scalar": (lambda file: _replace(file, KERNEL, data=np.float32(1)), "has shapes [(), (3,)]"),
+    "missing layer": (_delete("layers/conv2d_1"), "of conv2d, dense, dense_1; the network has conv2d, conv2d_1"),
+    "further layer": (lambda file: file.copy("layers/dense", "layers/dense_2"), "dense_1, dense_2; the network has"),
+    "missing bias": (_delete("layers/dense/vars/1"), "layer 'dense' has shapes [(6, 4)]; dense_1 has"),
+    "missing kernel": (_delete("layers/dense/vars/0"), "object '0' doesn't exist"),
+    "further variable": (lambda file: file.create_dataset("layers/dense/vars/2", data=[1.0]), "(6, 4), (4,), (1,)]"),
     "no layers": (_delete("layers"), "not one with a Keras model's weights"),
 }  # fmt: skip
 
@@ -300,8 +296,8 @@ def _set(index, **values):
 REFUSED_ARCHIVES = {
     "no configuration": (lambda members: members[:1] + members[2:], "has 0 members 'config.json'"),
     "no weights": (lambda members: members[:2], "has 0 members 'model.weights.h5'"),
-    "no HDF5": (_put("model.weights.h5", b"PK weights"), "it is not an HDF5 file"),
-    "no JSON": (_put("config.json", b"{'class_name'"), "cannot be read as a Keras file (Expecting property name"),
+    "no HDF5": (_put("model.weights.h5", b"PK weights"), "a .keras archive whose weights are not an HDF5 file"),
+    "no JSON": (_put("config.json", b"{'class_name'"), "as a Keras file (JSONDecodeError: Expecting property"),
     "no text": (_put("config.json", b"\xff\xfe\xfd"), "cannot be read as a Keras file"),
     "deep JSON": (_put("config.json", b"[" * 200_000), "cannot be read as a Keras file"),
     "no object": (_put("config.json", b"[1]"), "its architecture is not a JSON object"),
@@ -309,7 +305,7 @@ REFUSED_ARCHIVES = {
     "no layers": (_config(lambda model, layers: model["config"].pop("layers")), "no proper list of layers"),
     "layers of no kind": (_config(lambda model, layers: layers.append(3)), "no proper list of layers"),
     "many layers": (_config(lambda model, layers: layers.extend([layers[1]] * 1000)), "expected at most 1000"),
-    "empty": (_config(lambda model, layers: layers.clear()), "does not end in a Dense layer"),
+    "empty": (_config(lambda model, layers: layers.clear()), "no proper list of layers"),
     "own class": (_config(lambda model, layers: layers[1].update(registered_name="My>Conv2D")), "does not know"),
     "class of no kind": (_config(lambda model, layers: layers[1].update(class_name=["a"])), "is of class ['a']"),
     "no shape": (_config(_without_shape), "input shape is None"),
@@ -319,13 +315,13 @@ REFUSED_ARCHIVES = {
     "fraction": (_set(1, kernel_size=[3, 2.5]), "kernel_size is 2.5"),
     "true": (_set(1, strides=[True, 1]), "strides is True"),
     "vast": (_set(1, filters=10**30), "filters is 1000000000000000000000000000000"),
-    "window of three": (_set(1, kernel_size=[3, 3, 3]), "kernel_size is [3, 3, 3]; expected two numbers"),
+    "window of three": (_set(1, kernel_size=[3, 3, 3]), "--kernel_size: '3x3' is not a whole number from 1 to 65536"),
     "channels first": (_set(1, data_format="channels_first"), "data_format is 'channels_first'; expected 'cha"),
-    "padding": (_set(1, padding="causal"), "padding is 'causal'"),
+    "padding": (_set(1, padding="causal"), "--padding='causal' is not known; expected one of valid, same"),
     "rate": (_set(5, rate=1.5), "rate is 1.5; expected 0 <= rate < 1"),
-    "larger than memory": (_set(6, units=65_536), "has shape (6, 4); dense_1 has (6, 65536)"),
+    "larger than memory": (_set(6, units=65_536), "has shapes [(6, 4), (4,)]; dense_1 has {'kernel': (6, 65536)"),
     "kernel larger than image": (_set(1, kernel_size=[11, 11]), "kernel is larger than the 10x9 feature map"),
-    "other weights": (_set(3, filters=4), "'conv2d_1' has shape (3, 3, 2, 3); conv2d_2 has (3, 3, 2, 4)"),
+    "other weights": (_set(3, filters=4), "has shapes [(3, 3, 2, 3), (3,)]; conv2d_2 has {'kernel': (3, 3, 2, 4)"),
     "hidden softmax": (_set(6, activation="softmax"), "softmax"),
 }  # fmt: skip
 
@@ -438,7 +434,7 @@ def test_damage_ends_in_a_user_error_or_in_numbers(kind, cut, flips, tmp_path_fa
     path = tmp_path_factory.getbasetemp() / "damaged.keras"
     path.write_bytes(damage(GOOD[kind], cut, flips))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras_io, "extract_apart", keras_hdf5.extract)
+        patch.setattr(reading, "read_apart", contents.read)
         params = loaded_or_refused(lambda path: load_keras(path, LAYERS), path)
         model = loaded_or_refused(load_keras_model, path)
     for found in (params, model and model.params):
@@ -467,7 +463,7 @@ def test_damage_to_attributes_cannot_take_us_along(cut, flips, tmp_path_factory)
 )
 def test_a_reader_that_dies_is_a_user_error(program, message, tmp_path, monkeypatch):
     (tmp_path / "reader.py").write_text(program)
-    monkeypatch.setattr(keras_hdf5, "__file__", str(tmp_path / "reader.py"))
+    monkeypatch.setattr(contents, "__file__", str(tmp_path / "reader.py"))
     path = weights_file(tmp_path / "x.weights.h5")
     expect_refusal(path, message, lambda: load_keras(path, LAYERS))
 
@@ -479,19 +475,18 @@ def test_a_reader_that_hangs_is_a_user_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     path = weights_file(tmp_path / "x.weights.h5")
-    expect_refusal(path, "reading it takes for ever", lambda: load_keras(path, LAYERS))
+    expect_refusal(path, "reading it takes too long", lambda: load_keras(path, LAYERS))
 
 
-def test_the_reader_passes_everything_on():
-    apart = keras_hdf5.extract_apart(GOOD[2])
-    within = keras_hdf5.extract(GOOD[2])
-    assert (apart.named_by, apart.model_config, list(apart.layers)) == (
-        "order",
-        within.model_config,
-        list(within.layers),
-    )
+def test_the_reader_passes_everything_on(tmp_path):
+    path = tmp_path / "x.h5"
+    path.write_bytes(GOOD[2])
+    apart, within = contents.read_apart(path), contents.read(path)
+    assert not apart.keyed_by_class
+    assert (apart.keyed_by_class, apart.config, list(apart.layers)) == (False, within.config, list(within.layers))
     for name, variables in within.layers.items():
         for ours, theirs in zip(variables, apart.layers[name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    with pytest.raises(keras_hdf5.Refused, match="not an HDF5 file"):
-        keras_hdf5.extract_apart(b"text")
+    path.write_bytes(b"text")
+    with pytest.raises(contents.Refused, match=r"neither a \.keras archive nor an HDF5 file"):
+        contents.read_apart(path)

@@ -1,0 +1,9 @@
+from . import architecture as architecture
+from . import contents as contents
+from . import keras_layers as keras_layers
+from . import reading as reading
+from . import writing as writing
+from .reading import KerasModel as KerasModel
+from .reading import load_keras as load_keras
+from .reading import load_keras_model as load_keras_model
+from .writing import save_keras as save_keras
