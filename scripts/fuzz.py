@@ -328,7 +328,7 @@ def _read_store(run: Any) -> None:
     """All that looks at a run, and the table of it."""
     from convjax.analysis.tables import accuracy_table
     from convjax.sweeps import doctor
-    from convjax.sweeps.store import read_correct, read_runs
+    from convjax.sweeps.frame import read_correct, read_runs
 
     frame = read_runs([run.path.parent])
     doctor.examine([run.path.parent], checkpoints=False)

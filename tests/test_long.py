@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig
+from convjax.sweeps.frame import find_runs, read_runs
 from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, find_runs, read_runs
+from convjax.sweeps.store import Run
 
 pytestmark = pytest.mark.slow
 

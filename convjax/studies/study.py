@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
     from convjax.sweeps.display import SweepDisplay
-    from convjax.sweeps.measure import Measurement
+    from convjax.sweeps.measurements import Measurement
     from convjax.sweeps.runner import Sweep, SweepOptions
 
 
@@ -171,8 +171,8 @@ class Layout:
         return sum(self.sweep.status(config)[0] in ("todo", "failed") for config in self.sweep.configs)
 
     def frame(self) -> "pandas.DataFrame":
-        """Its runs, see `convjax.sweeps.store.read_runs`; empty before anything has run."""
-        from convjax.sweeps.store import read_runs
+        """Its runs, see `convjax.sweeps.frame.read_runs`; empty before anything has run."""
+        from convjax.sweeps.frame import read_runs
 
         folder = Path(self.sweep.options.workdir) / self.study.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ class Layout:
 
         What was not measured before is measured now, unless `only_kept`.
         """
-        from convjax.sweeps.measure import kept, measure
+        from convjax.sweeps.measurements import kept, measure
 
         found, wanted = {}, self.study.measurements
         for config in self.sweep.configs if wanted else ():

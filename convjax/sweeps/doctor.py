@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from convjax.config import RunConfig
 from convjax.errors import UserError
+from convjax.sweeps.frame import find_runs, read_run
 from convjax.sweeps.lock import Locked, describe, last_owner, living_owner
-from convjax.sweeps.store import Run, find_runs, read_run
+from convjax.sweeps.store import Run
 
 Health = Literal["sound", "running", "unfinished", "failed", "leftover", "set aside", "damaged"]
 

@@ -50,7 +50,7 @@ class Lock:
           OSError: the folder cannot be written to.
         """
         self._folder = folder
-        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "since": _now()}
+        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "since": now()}
         while True:
             number = _newest(folder)
             if (owner := _living(folder, number)) is not None:
@@ -138,7 +138,7 @@ class Lock:
         self._stop.set()
         self._heart.join()
         with suppress(OSError):  # on a full disk; closing the file releases the lock all the same
-            os.pwrite(self._descriptor, json.dumps({**self._owner, "released": _now()}).encode(), 0)
+            os.pwrite(self._descriptor, json.dumps({**self._owner, "released": now()}).encode(), 0)
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:
@@ -242,5 +242,6 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, for records."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -15,8 +15,9 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.sweeps import run as run_module
+from convjax.sweeps.frame import read_run, read_runs
 from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, read_run, read_runs
+from convjax.sweeps.store import Run
 from convjax.training.checkpoint import load_params, state_digest
 from tests.helpers.faults import Snapshots, crash_everywhere
 from tests.helpers.player import CONFIG, LINES, RESULT, play

@@ -14,9 +14,10 @@ from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.files import DiskError
 from convjax.sweeps import run as run_module
+from convjax.sweeps.frame import read_correct, read_run, read_runs
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import Run, read_correct, read_run, read_runs
+from convjax.sweeps.store import Run
 from convjax.training.checkpoint import load_params, state_digest
 
 CONFIG = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_units="8", epochs=3)

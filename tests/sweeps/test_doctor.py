@@ -14,8 +14,9 @@ import pytest
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import doctor
+from convjax.sweeps.frame import read_runs
 from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, read_runs
+from convjax.sweeps.store import Run
 from tests.helpers.player import RESULT
 
 ROOT = Path(__file__).parents[2]

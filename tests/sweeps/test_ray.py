@@ -11,9 +11,9 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.errors import UnavailableError, UserError
+from convjax.sweeps.frame import find_runs
 from convjax.sweeps.run import Options
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import find_runs
 from tests.sweeps.test_runner import ROOT, Recorder, outcomes
 
 ray = pytest.importorskip("ray")

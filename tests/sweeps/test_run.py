@@ -15,9 +15,10 @@ import pytest
 
 from convjax.config import FIELD_NAMES
 from convjax.errors import UserError
+from convjax.sweeps.frame import read_correct, read_runs
 from convjax.sweeps.run import Silent, execute, result_line
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import Run, read_correct, read_runs
+from convjax.sweeps.store import Run
 from convjax.training.checkpoint import kept_steps
 
 ROOT = Path(__file__).parents[2]

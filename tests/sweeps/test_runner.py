@@ -15,9 +15,9 @@ import pytest
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import runner
+from convjax.sweeps.frame import find_runs
 from convjax.sweeps.run import Options, Silent
 from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import find_runs
 from convjax.training import loop
 
 ROOT = Path(__file__).parents[2]

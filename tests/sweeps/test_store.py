@@ -12,8 +12,9 @@ import pytest
 
 from convjax.config import FIELD_NAMES, RunConfig
 from convjax.errors import UserError
+from convjax.sweeps.frame import find_runs, read_correct, read_run, read_runs
 from convjax.sweeps.lock import Locked
-from convjax.sweeps.store import Run, find_runs, read_correct, read_run, read_runs
+from convjax.sweeps.store import Run
 
 RESULT = {
     "status": "done",
