@@ -1,4 +1,4 @@
-"""What a sweep shows: one display for all of its runs on a terminal, a line a finished run elsewhere."""
+"""What a sweep shows: a live display of all runs on a terminal, elsewhere one line per finished run."""
 
 import dataclasses
 import sys
@@ -6,37 +6,40 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import rich.console
+import rich.progress
+
 from convjax.config import RunConfig
-from convjax.sweeps.runner import Sweep
+from convjax.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from convjax.training.loop import EpochMetrics, Progress
 
 _NOMINAL_RATE = 1e11
-"""FLOPs a second assumed for an estimate before any run has been measured."""
+"""FLOPs per second, assumed until a run has been measured."""
 
 _SHOWN_RUNNING = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run costs, for estimates: FLOPs of its training, forward and backward."""
+    """What a run costs, to estimate times: FLOPs of its training."""
 
     flops: float
 
     @classmethod
     def of(cls, config: RunConfig, flops_per_image: int, train_examples: int) -> "Cost":
-        """Three passes (forward, two gradients) over every image of every epoch."""
+        """One forward and two gradient passes over every image of every epoch."""
         return cls(3.0 * flops_per_image * (config.train_size or train_examples) * config.epochs)
 
 
 class SweepDisplay:
-    """Reports a sweep: runs done, arm, seed, epoch and accuracy in hand, time left from the finished runs."""
+    """A SweepReporter: shows runs done, what is running with epoch and accuracy, and the time left."""
 
     def __init__(
         self, sweep: Sweep, labels: Mapping[RunConfig, str], costs: Mapping[RunConfig, Cost], *, progress: bool
     ) -> None:
-        """`labels` says what each run is called, `costs` how long they take relative to one another."""
+        """`labels` names each run; `costs` tells how long runs take relative to one another."""
         self._sweep = sweep
         self._labels = labels
         self._costs = costs
@@ -62,7 +65,7 @@ class SweepDisplay:
         return RunDisplay(self, config)
 
     def watch(self, running: Sequence[RunConfig]) -> None:
-        """See SweepReporter. Reads how far other processes are from the store."""
+        """See SweepReporter. The store tells how far other processes are."""
         if self._live is None:
             return
         parts = []
@@ -94,13 +97,13 @@ class SweepDisplay:
         self.show("")
 
     def show(self, running: str) -> None:
-        """Moves the bar and says what is running."""
+        """Updates the bar and shows what is running."""
         if self._live is not None:
             left = [config for config in self._labels if config not in self._status]
             self._live.update(len(self._status), running, _duration(self._seconds_left(left)) if left else "")
 
     def close(self) -> None:
-        """Takes the display away."""
+        """Removes the display."""
         if self._live is not None:
             self._live.close()
 
@@ -125,7 +128,7 @@ class SweepDisplay:
 
 
 def result_is_new(sweep: Sweep, config: RunConfig) -> bool:
-    """Whether a run's result was written since the sweep started."""
+    """Whether a run's result was written after the sweep started."""
     try:
         return (sweep.run(config).path / "result.json").stat().st_mtime >= sweep.started
     except OSError:
@@ -133,7 +136,7 @@ def result_is_new(sweep: Sweep, config: RunConfig) -> bool:
 
 
 class RunDisplay:
-    """The Reporter of one run within a sweep."""
+    """The Reporter of a run within a sweep."""
 
     def __init__(self, sweep: SweepDisplay, config: RunConfig) -> None:
         self._sweep = sweep
@@ -160,18 +163,15 @@ class RunDisplay:
 
 
 class _LiveBar:
-    """One rich progress bar for the sweep, with a line below it for what is running."""
+    """A progress bar for the sweep, followed by what is running."""
 
     def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._console = Console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("runs  {task.fields[left]}  {task.fields[running]}", markup=False),
+        self._console = rich.console.Console()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("runs  {task.fields[left]}  {task.fields[running]}", markup=False),
             console=self._console,
             refresh_per_second=4,
             transient=True,

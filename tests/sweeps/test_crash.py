@@ -18,9 +18,9 @@ from convjax.sweeps import run as run_module
 from convjax.sweeps.frame import read_run, read_runs
 from convjax.sweeps.run import Options, Silent, execute
 from convjax.sweeps.store import Run
-from convjax.training.checkpoint import load_params, state_digest
 from tests.helpers.faults import Snapshots, crash_everywhere
 from tests.helpers.player import CONFIG, LINES, RESULT, play
+from tests.helpers.sweeps import ROOT, outcome_and_weights
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,11 +33,8 @@ def a_checkpoint_an_epoch():
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """Only a power loss, which these tests play without one, could tell the difference."""
+    """Only a real power loss could tell the difference."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def contents(workdir):
@@ -114,11 +111,7 @@ def train(workdir):
 
 
 def outcome(workdir, config=SMALL):
-    run = Run.of(workdir, "study", config)
-    result = {name: value for name, value in run.result().items() if name not in ("seconds", "resumed_at_step")}
-    metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics()]
-    [state] = [load_params(run.path)[2]]
-    return result, metrics, (run.path / "predictions.npy").read_bytes(), state_digest(state)
+    return outcome_and_weights(Run.of(workdir, "study", config))
 
 
 def crash_training(tmp_path, every):

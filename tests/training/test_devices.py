@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.nn.models import Dropout
-from convjax.sweeps.grid import program_of
 from convjax.training import devices as parallel
 
 ROOT = Path(__file__).parents[2]
@@ -154,23 +152,6 @@ def test_runs_trained_at_once_are_the_serial_ones(how, runs):
         assert lines == runs["serial"][1]
         assert parameters == runs["serial"][0]
     assert [bool(each) for each in parameters] == [True, True, True, False, True]
-
-
-def test_what_one_program_fits():
-    base = RunConfig(dropout="0.5")
-    for same in ({"seed": 3}, {"learning_rate": 0.1}, {"dropout": "0.2"}, {"train_size": 100}):
-        assert program_of(base.replace(**same)) == program_of(base), same
-    for other in (
-        {"dropout": "0"},
-        {"dropout": "0.5-0-0.5-0"},
-        {"batch_size": 32},
-        {"epochs": 1},
-        {"optimizer": "sgd"},
-    ):
-        assert program_of(base.replace(**other)) != program_of(base), other
-    scheduled = base.replace(schedule="cosine")
-    assert program_of(scheduled.replace(train_size=100)) != program_of(scheduled)
-    assert program_of(RunConfig(model="dense", dense_units="0")).dropout == "0"
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.37])

@@ -1,0 +1,113 @@
+"""A sweep as a value: its runs, what the store says of each, how to do them, and whom to tell."""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+from convjax.config import RunConfig
+from convjax.errors import UserError
+from convjax.sweeps.run import Options, Reporter
+from convjax.sweeps.store import Run
+
+Executor = Literal["local", "ray"]
+SeedMode = Literal["auto", "serial", "vmap", "processes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """How to do a sweep. None of it changes a run's numbers.
+
+    Attributes:
+      executor: `local`, or `ray` for a Ray cluster.
+      seed_mode: `serial` does one run after another; `vmap` trains runs together that differ only in seed and learning
+        rate; `processes` shares the runs among worker processes; `auto` is `vmap` on an accelerator and `serial` on
+        CPU, where runs trained together are slower.
+      jobs: worker processes; 0 for two, or one on a machine of one core.
+      replicas: how many runs `vmap` trains together on each device.
+      ray_address: the cluster's address; `auto` for the cluster that this machine belongs to.
+      ray_cpus, ray_gpus: what a run asks of the cluster.
+    """
+
+    executor: Executor = "local"
+    seed_mode: SeedMode = "auto"
+    jobs: int = 0
+    replicas: int = 32
+    ray_address: str = "auto"
+    ray_cpus: float = 1
+    ray_gpus: float = 0
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("executor", self.executor, get_args(Executor)),
+            ("seed_mode", self.seed_mode, get_args(SeedMode)),
+        ):
+            if value not in allowed:
+                raise UserError(f"--{name}={value!r} is not known; expected one of {', '.join(allowed)}")
+
+
+class SweepReporter(Protocol):
+    """Receives the news of a sweep."""
+
+    def started(self, config: RunConfig) -> Reporter:
+        """A run, or the first of several trained together, starts in this process; the returned reporter follows it."""
+
+    def watch(self, running: Sequence[RunConfig]) -> None:
+        """Called now and then while other processes work on `running`."""
+
+    def finished(self, config: RunConfig, status: str, reason: str) -> None:
+        """A run is `done`, `diverged` or `failed`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Runs of one experiment in one store.
+
+    Attributes:
+      arms: the configurations of each arm, one per seed.
+      started: wall time at which the sweep started; runs that failed later are not tried again.
+    """
+
+    experiment: str
+    arms: tuple[tuple[RunConfig, ...], ...]
+    options: Options
+    started: float = dataclasses.field(default_factory=time.time)
+
+    @functools.cached_property
+    def configs(self) -> list[RunConfig]:
+        """Every run, arm by arm."""
+        return list(itertools.chain.from_iterable(self.arms))
+
+    def run(self, config: RunConfig) -> Run:
+        """The directory of a run."""
+        return Run.of(self.options.workdir, self.experiment, config)
+
+    def status(self, config: RunConfig) -> tuple[str, str]:
+        """`done`, `diverged`, `failed` (in this sweep) or `todo`, and the reason. Damaged runs count as `todo`."""
+        run = self.run(config)
+        try:
+            result = run.result()
+        except UserError as error:
+            return "todo", str(error)
+        if result is not None:
+            return result["status"], result.get("reason", "")
+        path = run.path / "failure.json"
+        try:
+            if path.stat().st_mtime >= self.started:
+                return "failed", (run.failure() or {}).get("error", "")
+        except (OSError, UserError):
+            pass
+        return "todo", ""
+
+    def report_finished(self, configs: Sequence[RunConfig], reporter: SweepReporter) -> list[RunConfig]:
+        """Reports those of `configs` that are finished, whichever process did them, and returns the others."""
+        todo = []
+        for config in configs:
+            status, reason = self.status(config)
+            if status == "todo":
+                todo.append(config)
+            else:
+                reporter.finished(config, status, reason)
+        return todo
