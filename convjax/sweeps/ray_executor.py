@@ -9,8 +9,7 @@ from typing import Any
 
 from convjax.config import RunConfig
 from convjax.errors import UnavailableError, UserError
-from convjax.sweeps.attempts import lock_and_attempt
-from convjax.sweeps.lock import Locked
+from convjax.sweeps.attempts import attempt
 from convjax.sweeps.sweep import Sweep, SweepOptions, SweepReporter
 
 _RETRIES = 10
@@ -65,11 +64,7 @@ def _absolute(path: str) -> str:
 
 def _task(sweep: Sweep, config: RunConfig) -> bool:
     """Does a run on a worker; False if another process works on it."""
-    try:
-        lock_and_attempt(sweep, config)
-    except Locked:
-        return False
-    return True
+    return attempt(sweep, [config])
 
 
 def _settle(ray: Any, future: Any, sweep: Sweep, config: RunConfig, reporter: SweepReporter) -> bool:

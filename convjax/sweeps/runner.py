@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 
 import jax
@@ -23,9 +23,9 @@ from convjax.config import FOLDER, RunConfig
 from convjax.errors import UserError
 from convjax.files import DiskError
 from convjax.sweeps import ray_executor
-from convjax.sweeps.attempts import attempt, lock_and_attempt
+from convjax.sweeps.attempts import attempt
 from convjax.sweeps.grid import program_of
-from convjax.sweeps.lock import Lock, Locked
+from convjax.sweeps.lock import Locked
 from convjax.sweeps.run import load_dataset, require_same_data, require_validation
 from convjax.sweeps.sweep import Sweep, SweepOptions, SweepReporter
 
@@ -117,28 +117,14 @@ def _replicas(sweep: Sweep, todo: Sequence[RunConfig], how: SweepOptions) -> lis
 def _run_here(sweep: Sweep, groups: Sequence[list[RunConfig]], reporter: SweepReporter) -> None:
     """Does groups of runs in this process, those of one group together."""
     while groups:
-        left = [group for group in (_run_group(sweep, group, reporter) for group in groups) if group]
-        if len(left) == len(groups):  # other processes hold every remaining run
-            reporter.watch([config for group in left for config in group])
+        left = []
+        for group in groups:
+            attempt(sweep, group, reporter.started)
+            left.append(sweep.report_finished(group, reporter))
+        groups = [group for group in left if group]
+        if groups:  # other processes hold every remaining run
+            reporter.watch([config for group in groups for config in group])
             time.sleep(_POLL_SECONDS)
-            left = [todo for group in left if (todo := sweep.report_finished(group, reporter))]
-        groups = left
-
-
-def _run_group(sweep: Sweep, group: list[RunConfig], reporter: SweepReporter) -> list[RunConfig]:
-    """Does those runs of the group that no other process has locked; returns the others."""
-    with ExitStack() as stack:
-        locks: dict[RunConfig, Lock] = {}
-        for config in group:
-            with suppress(Locked):
-                locks[config] = stack.enter_context(sweep.run(config).lock())
-        # Another process may have finished some before we locked them.
-        mine = [config for config in locks if sweep.status(config)[0] == "todo"]
-        if mine:
-            with suppress(Locked):  # this process was suspended, and another took a run over
-                attempt(sweep, mine, reporter.started(mine[0]), [locks[config] for config in mine])
-        sweep.report_finished(list(locks), reporter)
-        return [config for config in group if config not in locks]
 
 
 def _run_in_processes(sweep: Sweep, todo: list[RunConfig], jobs: int, reporter: SweepReporter) -> None:
@@ -177,8 +163,7 @@ def _work(sweep: Sweep, place: int, jobs: int, parent: int) -> None:
     configs = sweep.configs
     try:
         for config in configs[place::jobs] + [c for index, c in enumerate(configs) if index % jobs != place]:
-            with suppress(Locked):
-                lock_and_attempt(sweep, config)
+            attempt(sweep, [config])
     except KeyboardInterrupt:
         pass
     except DiskError as error:

@@ -33,18 +33,9 @@ from convjax.sweeps.metrics_file import append_line, last_line, read_lines, trun
 
 CHECKSUMS = "SHA256SUMS"
 RESULT_COLUMNS = (
-    "test_accuracy",
-    "test_loss",
-    "train_accuracy",
-    "train_loss",
-    "validation_accuracy",
-    "validation_loss",
-    "test_auc",
-    "validation_auc",
-    "parameters",
-    "flops",
-    "dataset_fingerprint",
-)
+    "test_accuracy", "test_loss", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_auc",
+    "validation_auc", "parameters", "flops", "dataset_fingerprint",
+)  # fmt: skip
 """What tables take from a result.json, besides its status and seconds."""
 
 _REQUIRED_NUMBERS = ("test_accuracy", "parameters", "flops")

@@ -101,13 +101,14 @@ class Sweep:
             pass
         return "todo", ""
 
+    def todo(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
+        """Those of `configs` that are todo."""
+        return [config for config in configs if self.status(config)[0] == "todo"]
+
     def report_finished(self, configs: Sequence[RunConfig], reporter: SweepReporter) -> list[RunConfig]:
         """Reports those of `configs` that are finished, whichever process did them, and returns the others."""
-        todo = []
-        for config in configs:
-            status, reason = self.status(config)
-            if status == "todo":
-                todo.append(config)
-            else:
-                reporter.finished(config, status, reason)
-        return todo
+        status = {config: self.status(config) for config in configs}
+        for config, (word, reason) in status.items():
+            if word != "todo":
+                reporter.finished(config, word, reason)
+        return [config for config, (word, _) in status.items() if word == "todo"]
