@@ -127,24 +127,20 @@ def _remains(folder: Path) -> list[Diagnosis]:
     """What killed processes left behind, and what was set aside."""
     found: list[Diagnosis] = []
     for parent, folders, names in os.walk(folder):
-        here = Path(parent)
         for name in list(folders):
-            path = here / name
-            diagnosis = None
+            path = Path(parent) / name
             if ".damaged-" in name or name.startswith("damaged-checkpoint-"):
-                diagnosis = Diagnosis(str(path), "set aside", _why(path), "look at it, then delete it")
+                found.append(Diagnosis(str(path), "set aside", _why(path), "look at it, then delete it"))
             elif ".old-" in name:
-                diagnosis = Diagnosis(str(path), "set aside", "by --noresume", "delete it when you no longer need it")
+                found.append(Diagnosis(str(path), "set aside", "by --noresume", "delete it when you no longer need it"))
             elif ".orbax-checkpoint-tmp" in name and _is_old(path):
-                diagnosis = Diagnosis(str(path), "leftover", "an incomplete checkpoint", "its run deletes it")
-            if diagnosis is not None:
-                found.append(diagnosis)
-                folders.remove(name)
-        found += [
-            Diagnosis(str(here / name), "leftover", "an incomplete file", "delete it")
-            for name in names
-            if name.startswith(".") and name.endswith(".tmp") and _is_old(here / name)
-        ]
+                found.append(Diagnosis(str(path), "leftover", "an incomplete checkpoint", "its run deletes it"))
+            else:
+                continue
+            folders.remove(name)
+        for path in (Path(parent) / name for name in names if name.startswith(".") and name.endswith(".tmp")):
+            if _is_old(path):
+                found.append(Diagnosis(str(path), "leftover", "an incomplete file", "delete it"))
     return found
 
 

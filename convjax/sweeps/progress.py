@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_reporter(progress: bool) -> "Reporter":
-    """Bars if `progress` is wanted and stdout is a terminal, otherwise lines."""
+    """A Reporter with bars if `progress` is wanted and stdout is a terminal, otherwise one with lines."""
     return Bars() if progress and sys.stdout.isatty() else Lines()
 
 
@@ -27,29 +27,31 @@ class Lines:
 
     def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
         """Prints the epoch's metrics."""
-        print(epoch_line(metrics, epochs), flush=True)
+        self.message(epoch_line(metrics, epochs))
 
 
-class Bars:
-    """A progress bar per epoch with steps, means so far and the time left; a line replaces it at the end."""
+class Bars(Lines):
+    """A progress bar per epoch with steps, means so far and the time left; the epoch's line replaces it."""
 
     def __init__(self) -> None:
         self._bar: rich.progress.Progress | None = None
-        self._task: rich.progress.TaskID | None = None
-
-    def message(self, text: str) -> None:
-        """Prints a line."""
-        print(text, flush=True)
 
     def progress(self, progress: "Progress") -> None:
         """Starts or moves the bar."""
         if self._bar is None:
-            self._bar = _make_bar()
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(bar_width=30),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("steps  {task.fields[means]}  ETA"),
+                rich.progress.TimeRemainingColumn(),
+                refresh_per_second=5,
+                transient=True,
+            )
+            self._bar.add_task("", total=progress.steps, means="")
             self._bar.start()
-            self._task = self._bar.add_task("", total=progress.steps, means="")
-        assert self._task is not None
         self._bar.update(
-            self._task,
+            self._bar.task_ids[0],
             completed=progress.step,
             description=f"epoch {progress.epoch}/{progress.epochs}",
             means=f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}",
@@ -57,26 +59,10 @@ class Bars:
 
     def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
         """Replaces the bar with the epoch's line."""
-        self.close()
-        print(epoch_line(metrics, epochs), flush=True)
-
-    def close(self) -> None:
-        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._task = None
-
-
-def _make_bar() -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(bar_width=30),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("steps  {task.fields[means]}  ETA"),
-        rich.progress.TimeRemainingColumn(),
-        refresh_per_second=5,
-        transient=True,
-    )
+            self._bar = None
+        super().epoch(metrics, epochs)
 
 
 def epoch_line(metrics: "EpochMetrics", epochs: int) -> str:

@@ -89,27 +89,15 @@ class Run:
         return last_owner(self.path).get("pid")
 
     def result(self) -> dict[str, Any] | None:
-        """result.json, or None if the run is not done.
-
-        Raises:
-          UserError: the file is there but damaged.
-        """
+        """result.json, or None if the run is not done; raises UserError if it is damaged."""
         return self._read("result.json")
 
     def config(self) -> dict[str, Any] | None:
-        """config.json, or None.
-
-        Raises:
-          UserError: the file is there but damaged.
-        """
+        """config.json, or None if there is none; raises UserError if it is damaged."""
         return self._read("config.json")
 
     def failure(self) -> dict[str, Any] | None:
-        """failure.json, or None.
-
-        Raises:
-          UserError: the file is there but damaged.
-        """
+        """failure.json, or None if there is none; raises UserError if it is damaged."""
         return self._read("failure.json")
 
     def _read(self, name: str) -> dict[str, Any] | None:
@@ -264,13 +252,9 @@ class Run:
     def _metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def metrics(self, *, until_step: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl up to `until_step`, without an incomplete last line.
-
-        Raises:
-          UserError: a line is damaged.
-        """
-        return [line for line, _ in self._metrics(until_step)]
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without an incomplete last line; raises UserError if one is damaged."""
+        return [line for line, _ in self._metrics()]
 
     def last_metrics(self) -> dict[str, Any] | None:
         """The last complete line of metrics.jsonl."""
@@ -282,15 +266,15 @@ class Run:
         Raises:
           UserError: a line is damaged.
         """
-        kept = self._metrics(until_step)
-        truncate(self._metrics_path, kept[-1][1] if kept else 0)
-        return len(kept)
+        ends = [end for line, end in self._metrics() if line["step"] <= until_step]
+        truncate(self._metrics_path, ends[-1] if ends else 0)
+        return len(ends)
 
-    def _metrics(self, until_step: int | None) -> list[tuple[dict[str, Any], int]]:
+    def _metrics(self) -> list[tuple[dict[str, Any], int]]:
         lines, reason = read_lines(self._metrics_path)
         if reason:
             raise UserError(f"{self._metrics_path} is damaged ({reason})")
-        return [(line, end) for line, end in lines if until_step is None or line["step"] <= until_step]
+        return lines
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Appends a line with a checksum to metrics.jsonl and syncs it to disk."""

@@ -130,7 +130,15 @@ def test_two_processes_share_a_sweep_and_do_no_run_twice(tmp_path):
     assert len(outcomes(tmp_path)) == 4
 
 
-def killed_at_random_moments(tmp_path, kills, runs, mode, seconds):
+@pytest.mark.parametrize(
+    ("kills", "runs", "mode", "seconds"),
+    [
+        (2, 4, "serial", 8),
+        pytest.param(10, 12, "serial", 12, marks=pytest.mark.slow),
+        pytest.param(10, 12, "processes", 12, marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(kills, runs, mode, seconds, tmp_path):
     finish(start(tmp_path / "undisturbed", runs, mode=mode))
     moments = random.Random(0)
     for _ in range(kills):
@@ -145,16 +153,6 @@ def killed_at_random_moments(tmp_path, kills, runs, mode, seconds):
     assert outcomes(tmp_path / "disturbed") == expected
 
 
-def test_a_sweep_killed_twice_ends_as_an_undisturbed_one(tmp_path):
-    killed_at_random_moments(tmp_path, kills=2, runs=4, mode="serial", seconds=8)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["serial", "processes"])
-def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(mode, tmp_path):
-    killed_at_random_moments(tmp_path, kills=10, runs=12, mode=mode, seconds=12)
-
-
 def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch):
     def broken(*arguments, **named):
         raise RuntimeError("no memory left")
@@ -167,10 +165,8 @@ def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch)
     assert "in broken" in failure["traceback"]
 
 
-def test_neither_the_order_of_a_sweep_nor_what_it_shows_nor_its_checkpoints_change_a_number(
-    small, tmp_path, serial, monkeypatch
-):
-    """One step a look at the device, a checkpoint at each, the arms and seeds backwards."""
+def test_neither_order_nor_display_nor_checkpoints_change_a_number(small, tmp_path, serial, monkeypatch):
+    """One step per look at the device and a checkpoint at each; arms and seeds backwards."""
     monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
     sweep = make_sweep(small, tmp_path, checkpoint_minutes=1e-9)
