@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convjax.studies.claim import Claim, run
 from convjax.studies.study import Study
-from convjax.sweeps.measure import Measurement, Trained
+from convjax.sweeps.measurements import Measurement, Trained
 
 if TYPE_CHECKING:
     from convjax.studies.evidence import Evidence

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _make_table(folders: Sequence[str]) -> "Table":
-    from convjax.sweeps.store import read_correct, read_runs
+    from convjax.sweeps.frame import read_correct, read_runs
 
     frame = read_runs(folders)
     if frame.empty:

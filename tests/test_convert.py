@@ -8,7 +8,8 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.convert import load_keras_model
-from convjax.sweeps.run import Options, Silent, execute
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
 from convjax.sweeps.store import Run
 
 ROOT = Path(__file__).parent.parent

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig
-from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, find_runs, read_runs
+from convjax.sweeps.frame import find_runs, read_runs
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.store import Run
+from tests.helpers.sweeps import ROOT, begun
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 PAGE = resource.getpagesize()
 
 
@@ -99,32 +101,28 @@ def test_two_hundred_epochs_take_no_more_memory_than_twenty(tmp_path):
 SWEEP = """
 import sys
 from convjax.config import RunConfig
-from convjax.sweeps.run import Options, Silent
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-
-class Printer:
-    def started(self, config):
-        print("RUN", config.digest, flush=True)
-        return Silent()
-    def watch(self, running): pass
-    def finished(self, config, status, reason): pass
+from convjax.sweeps.options import Options
+from convjax.sweeps.options import SweepOptions
+from convjax.sweeps.runner import run_sweep
+from convjax.sweeps.sweep import Sweep
+from tests.helpers.sweeps import Printer
 
 base = RunConfig(dataset="mnist_5k", train_size=500, model="dense", dense_units="16", epochs=5)
-cells = tuple((base.replace(seed=seed),) for seed in range(24))
-run_sweep(Sweep("study", cells, Options(workdir=sys.argv[1])), SweepOptions(seed_mode="serial"), Printer())
+arms = tuple((base.replace(seed=seed),) for seed in range(24))
+run_sweep(Sweep("study", arms, Options(workdir=sys.argv[1])), SweepOptions(seed_mode="serial"), Printer())
 """
 
 
 def test_eight_processes_share_a_store_and_do_every_run_once(tmp_path):
     started = time.monotonic()
+    command, environment = [sys.executable, "-c", SWEEP, str(tmp_path)], {**os.environ, "PYTHONPATH": str(ROOT)}
     workers = [
-        subprocess.Popen([sys.executable, "-c", SWEEP, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     out = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 8
-    begun = [line.split()[1] for text in out for line in text.splitlines()]
-    assert len(begun) == len(set(begun)) == 24
+    runs = [digest for text in out for digest in begun(text)]
+    assert len(runs) == len(set(runs)) == 24
     assert all(run.damage() == {} and run.result()["status"] == "done" for run in find_runs([tmp_path]))
     shares = sorted(text.count("RUN") for text in out)
     print(f"8 processes, 24 runs in {time.monotonic() - started:.0f} s; runs by process: {shares}")

@@ -97,7 +97,7 @@ def group_runs(
     *,
     allow_mixed_data: bool = False,
 ) -> Arms:
-    """Groups the runs of `convjax.sweeps.store.read_runs` into arms.
+    """Groups the runs of `convjax.sweeps.frame.read_runs` into arms.
 
     Args:
       frame: one row a run.

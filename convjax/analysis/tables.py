@@ -1,6 +1,6 @@
 """The tables: arms with statistics, factors averaged over the others, two factors crossed, two single runs.
 
-Each function goes from a table of runs (`convjax.sweeps.store.read_runs`) to a `Table`; `convjax.analysis.render`
+Each function goes from a table of runs (`convjax.sweeps.frame.read_runs`) to a `Table`; `convjax.analysis.render`
 writes it. All raise UserError for what `convjax.analysis.arms.group_runs` refuses.
 """
 
@@ -261,7 +261,7 @@ def mcnemar_table(frame: pd.DataFrame, first: str, second: str, read_correct: Ca
     Args:
       frame: one row a run.
       first, second: their digests, or beginnings that fit one run only.
-      read_correct: from a run's folder to [images] booleans, as `convjax.sweeps.store.read_correct`.
+      read_correct: from a run's folder to [images] booleans, as `convjax.sweeps.frame.read_correct`.
 
     Raises:
       UserError: a digest fits no finished run or several, both are one run, or the runs use different data.

@@ -21,8 +21,8 @@ class StudyRuns:
 
     Attributes:
       arms: the arms.
-      frame: one row a run, see `convjax.sweeps.store.read_runs`.
-      measured: of each run, by its digest, what each `convjax.sweeps.measure.Measurement` found, by its name.
+      frame: one row a run, see `convjax.sweeps.frame.read_runs`.
+      measured: of each run, by its digest, what each `convjax.sweeps.measurements.Measurement` found, by its name.
       planned: how many runs it has when all are done; 0 for those that the frame has.
     """
 

@@ -1,7 +1,7 @@
-"""Looks at a store: what is sound, stale or damaged, and what to do about it.
+"""The doctor examines a store: what is sound, running, unfinished or damaged, and what to do about it.
 
-Everything a killed process or a failing disk can leave behind is something `execute` copes with by itself; a doctor is
-for those who want to know before a sweep of a week, or before they believe a table.
+`execute` copes by itself with everything that a killed process or a failing disk leaves. The doctor is for those who
+want to know before they start a sweep of a week or believe a table.
 """
 
 import dataclasses
@@ -10,30 +10,35 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import jax
+
+from convjax import training
 from convjax.config import RunConfig
 from convjax.errors import UserError
+from convjax.sweeps.frame import find_runs, read_run
 from convjax.sweeps.lock import Locked, describe, last_owner, living_owner
-from convjax.sweeps.store import Run, find_runs, read_run
+from convjax.sweeps.store import Run
 
 Health = Literal["sound", "running", "unfinished", "failed", "leftover", "set aside", "damaged"]
 
 SERIOUS: tuple[Health, ...] = ("damaged",)
-"""What keeps a store from being sound."""
+"""What makes a store unsound."""
 
 _STALE_SECONDS = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """What was found at a path.
+class Diagnosis:
+    """What the doctor says of one path.
 
     Attributes:
-      health: `sound` (done, every file as it was written), `running` (a living process has it), `unfinished` (nobody
-        has it; it can go on), `failed`, `leftover` (of a killed process; in nobody's way), `set aside`, or `damaged`.
-      what: what there is to say.
-      mend: what to do; empty where nothing is.
+      health: `sound` (done, and every file is as written), `running` (a living process has locked it), `unfinished`
+        (no process works on it; it can go on), `failed`, `leftover` (a harmless file of a killed process),
+        `set aside`, or `damaged`.
+      what: the details.
+      mend: what to do; empty if there is nothing to do.
     """
 
     path: str
@@ -42,50 +47,44 @@ class Finding:
     mend: str = ""
 
 
-def examine(folders: Sequence[str | os.PathLike[str]], *, checkpoints: bool = True) -> list[Finding]:
-    """Everything at or below the folders, in the order of their paths.
+def examine(folders: Sequence[str | os.PathLike[str]], *, checkpoints: bool = True) -> list[Diagnosis]:
+    """Everything at or below the folders, sorted by path.
 
     Args:
-      checkpoints: also read the checkpoints of unfinished runs, which takes a fraction of a second each.
+      checkpoints: also read the checkpoints of unfinished runs, a fraction of a second each.
 
     Raises:
       UserError: a folder does not exist.
     """
-    runs = find_runs(folders)
-    findings = [examine_run(run, checkpoints=checkpoints) for run in runs]
+    found = [examine_run(run, checkpoints=checkpoints) for run in find_runs(folders)]
     for folder in folders:
-        findings += _remains(Path(folder).resolve())
-    return sorted({finding.path: finding for finding in findings}.values(), key=lambda finding: finding.path)
+        found += _remains(Path(folder).resolve())
+    return sorted({diagnosis.path: diagnosis for diagnosis in found}.values(), key=lambda diagnosis: diagnosis.path)
 
 
-def examine_run(run: Run, *, checkpoints: bool = True) -> Finding:
-    """What there is to say of one run."""
-    path = str(run.path)
+def examine_run(run: Run, *, checkpoints: bool = True) -> Diagnosis:
+    """The state of one run."""
+    path, again = str(run.path), f"run experiments.{run.experiment} again, and it goes on"
+    epoch = (run.last_metrics() or {}).get("epoch", 0)
     if (owner := living_owner(run.path)) is not None:
-        epoch = (run.last_metrics() or {}).get("epoch", 0)
-        return Finding(path, "running", f"by {describe(owner)}, {epoch} epochs done")
-    damage = run.damage()
-    if damage:
-        what = "; ".join(f"{name}: {reason}" for name, reason in damage.items())
-        return Finding(
-            path, "damaged", what, f"--mend sets this aside; so does the command that made it: {_again(run)}"
-        )
+        return Diagnosis(path, "running", f"by {describe(owner)}, {epoch} epochs done")
+    if damage := run.damage():
+        mend = f"--mend sets this aside; so does the command that made it: {again}"
+        return Diagnosis(path, "damaged", _listed(damage), mend)
     row = read_run(run)
     if row["status"] in ("done", "diverged"):
-        return Finding(path, "sound", row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}")
-    bad = _damaged_checkpoints(run) if checkpoints else {}
-    if bad:
-        what = "; ".join(f"checkpoint {step}: {reason}" for step, reason in bad.items())
-        return Finding(path, "damaged", what, f"{_again(run)} from an older checkpoint or the start")
+        return Diagnosis(path, "sound", ": ".join(filter(None, (row["status"], row["reason"]))))
+    if checkpoints and (bad := _damaged_checkpoints(run)):
+        return Diagnosis(path, "damaged", _listed(bad), f"{again} from an older checkpoint or the start")
     if row["status"] == "failed":
-        return Finding(path, "failed", row["reason"], _again(run))
-    epoch, last = (run.last_metrics() or {}).get("epoch", 0), last_owner(run.path)
-    gone = "" if not last or last.get("released") else f"; {describe(last)} had it and died"
-    return Finding(path, "unfinished", f"{epoch} of {row['epochs']} epochs done, nobody works on it{gone}", _again(run))
+        return Diagnosis(path, "failed", row["reason"], again)
+    last = last_owner(run.path)
+    died = f"; {describe(last)} died while it worked on it" if last and not last.get("released") else ""
+    return Diagnosis(path, "unfinished", f"{epoch} of {row['epochs']} epochs done, no process works on it{died}", again)
 
 
 def mend(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Sets aside what is damaged of the runs that nobody works on, and returns where it went. Nothing is deleted.
+    """Sets damaged files aside, except in runs that a process works on; returns where they went. It deletes nothing.
 
     Raises:
       DiskError: the store cannot be written to.
@@ -103,55 +102,45 @@ def mend(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return moved
 
 
-def _again(run: Run) -> str:
-    return f"start experiments.{run.experiment} again, and it goes on"
+def _listed(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
-def _damaged_checkpoints(run: Run) -> dict[int, str]:
+def _damaged_checkpoints(run: Run) -> dict[str, str]:
     if not (run.path / "checkpoints").is_dir():
         return {}
-    import jax
-
-    from convjax.training.checkpoint import Checkpoints
-    from convjax.training.loop import initial_state
-    from convjax.training.steps import Task
-
     try:
         written = run.config() or {}
         config, data = RunConfig.from_record(written), written["data"]
-        task = Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
+        task = training.steps.Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
     except (UserError, KeyError, TypeError):
-        return {}  # config.json does not say what data it was: the run tells when it goes on
-    like = jax.eval_shape(lambda: initial_state(config, task))
-    kept = Checkpoints(run.path, read_only=True)
+        return {}  # config.json does not describe the data; the run will tell when it goes on
+    like = jax.eval_shape(lambda: training.loop.initial_state(config, task))
+    kept = training.checkpoint.Checkpoints(run.path, read_only=True)
     try:
-        return kept.damage(like)
+        return {f"checkpoint {step}": reason for step, reason in kept.damage(like).items()}
     finally:
         kept.close()
 
 
-def _remains(folder: Path) -> list[Finding]:
-    """What processes that were killed left behind, and what was set aside."""
-    found: list[Finding] = []
+def _remains(folder: Path) -> list[Diagnosis]:
+    """What killed processes left behind, and what was set aside."""
+    found: list[Diagnosis] = []
     for parent, folders, names in os.walk(folder):
-        here = Path(parent)
         for name in list(folders):
-            path = here / name
-            finding = None
+            path = Path(parent) / name
             if ".damaged-" in name or name.startswith("damaged-checkpoint-"):
-                finding = Finding(str(path), "set aside", _why(path), "look at it, then delete it")
+                found.append(Diagnosis(str(path), "set aside", _why(path), "look at it, then delete it"))
             elif ".old-" in name:
-                finding = Finding(str(path), "set aside", "by --noresume", "delete it when it is of no use")
+                found.append(Diagnosis(str(path), "set aside", "by --noresume", "delete it when you no longer need it"))
             elif ".orbax-checkpoint-tmp" in name and _is_old(path):
-                finding = Finding(str(path), "leftover", "a checkpoint that was being written", "its run deletes it")
-            if finding is not None:
-                found.append(finding)
-                folders.remove(name)
-        found += [
-            Finding(str(here / name), "leftover", "a file that was being written", "delete it")
-            for name in names
-            if name.startswith(".") and name.endswith(".tmp") and _is_old(here / name)
-        ]
+                found.append(Diagnosis(str(path), "leftover", "an incomplete checkpoint", "its run deletes it"))
+            else:
+                continue
+            folders.remove(name)
+        for path in (Path(parent) / name for name in names if name.startswith(".") and name.endswith(".tmp")):
+            if _is_old(path):
+                found.append(Diagnosis(str(path), "leftover", "an incomplete file", "delete it"))
     return found
 
 
@@ -164,7 +153,6 @@ def _is_old(path: Path) -> bool:
 
 def _why(folder: Path) -> str:
     try:
-        damage: dict[str, Any] = json.loads((folder / "why.json").read_text())["damage"]
-        return "; ".join(f"{name}: {reason}" for name, reason in damage.items())
+        return _listed(json.loads((folder / "why.json").read_text())["damage"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "a damaged checkpoint" if folder.name.startswith("damaged-checkpoint-") else "damaged"

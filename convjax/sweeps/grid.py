@@ -1,6 +1,7 @@
-"""Grids: from value lists to the arms of a sweep. Impossible arms are found here, before anything runs."""
+"""Grids: from lists of values to the arms of a sweep. They find impossible arms before anything runs."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
@@ -15,12 +16,13 @@ Match = Literal["", "params", "flops"]
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One arm of a sweep: a configuration but for its seed.
+    """One arm of a sweep: a configuration without its seed.
 
     Attributes:
       overrides: the fields in which this arm differs from the sweep's base, in flag notation.
       config: the configuration, with seed 0.
-      parameters, flops: of the network, the latter for one image's forward pass.
+      parameters: of the network.
+      flops: of the forward pass of one image.
     """
 
     overrides: tuple[tuple[str, str], ...]
@@ -30,17 +32,17 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """`kernel_size=3 padding=same`, or `base` where nothing differs."""
-        return " ".join(f"{name}={value}" for name, value in self.overrides) or "base"
+        """`kernel_size=3 padding=same`, or `base` if nothing differs."""
+        return _label(self.overrides)
 
     def runs(self, seeds: Iterable[int]) -> list[RunConfig]:
-        """The arm's configuration once a seed."""
+        """The arm's configuration with each seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True)
 class InvalidArm:
-    """An arm that cannot be, and why."""
+    """An impossible arm and the reason."""
 
     label: str
     reason: str
@@ -48,7 +50,7 @@ class InvalidArm:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The arms that can run, in order, and those that cannot."""
+    """The possible arms, in order, and the impossible ones."""
 
     arms: tuple[Arm, ...]
     invalid: tuple[InvalidArm, ...] = ()
@@ -57,7 +59,7 @@ class Grid:
         """Refuses a grid with impossible arms.
 
         Raises:
-          UserError: naming each and its reason.
+          UserError: it names each one and its reason.
         """
         if self.invalid:
             reasons = "; ".join(f"{arm.label}: {arm.reason}" for arm in self.invalid)
@@ -69,16 +71,8 @@ class Grid:
 
 
 def program_of(config: RunConfig) -> RunConfig:
-    """`config` without what one program takes as arguments: runs that are equal in this may be trained at once.
-
-    Left out are seed, learning rate, dropout rates (but not which layers have dropout) and, where no schedule depends
-    on the number of steps, the training subset.
-    """
-    dropout = "-".join("0.5" if rate else "0" for rate in config.layer_dropout)
-    changes: dict[str, str | int | float] = {"seed": 0, "learning_rate": 1.0, "dropout": dropout or "0"}
-    if config.schedule == "constant":
-        changes["train_size"] = 0
-    return config.replace(**changes)
+    """`config` without seed and learning rate: runs that are equal in this can be trained together, as replicas."""
+    return config.replace(seed=0, learning_rate=1.0)
 
 
 def product(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -94,15 +88,15 @@ def make_grid(
     match: Match = "",
     reference: Overrides | None = None,
 ) -> Grid:
-    """The arms that `changes` describe, each a change of `base`.
+    """The arms that `changes` describe, relative to `base`.
 
     Args:
-      base: what the arms have in common; its seed is not used.
+      base: what the arms have in common; its seed is ignored.
       changes: the fields in which each arm differs from `base`. Equal configurations become one arm.
-      image_info: image shape and number of classes of a data set, by its name and `RunConfig.data_settings`.
-      match: scale all channels of each arm (of a dense net all hidden units) by one factor, so that its parameters
-        (`params`) or FLOPs (`flops`) come as close as they can to those of the reference arm.
-      reference: the arm to match; the first by default.
+      image_info: gives image shape and number of classes of a data set by its name and `RunConfig.data_settings`.
+      match: scale all channels of each arm (in a dense net, all hidden units) by one factor, which brings its
+        parameters (`params`) or FLOPs (`flops`) as close as possible to those of the reference arm.
+      reference: the arm to match; by default the first.
 
     Raises:
       UserError: an unknown field, or a reference that is itself impossible.
@@ -113,50 +107,50 @@ def make_grid(
         if name not in FIELD_NAMES or name == "seed":
             raise UserError(f"{name!r} cannot be an axis; expected one of {', '.join(FIELD_NAMES)} (not seed: --seeds)")
 
-    def build(change: Overrides, scaled: Overrides | None = None) -> tuple[RunConfig, int, int]:
-        # An arm with another network takes from the base what that network has.
+    def build(change: Overrides, scaled: Mapping[str, str] | None = None) -> Arm:
+        # An arm with another network takes from the base only the fields which that network has.
         config = base.with_model(str(change.get("model", base.model)))
         config = config.replace(**{"seed": 0, **change, **(scaled or {})})
         layers = plan(config, *image_info(config.dataset, **config.data_settings))
-        return config, total_parameters(layers), total_flops(layers)
+        overrides = tuple((name, str(getattr(config, name))) for name in change)
+        return Arm(overrides, config, total_parameters(layers), total_flops(layers))
 
-    measure = 2 if match == "flops" else 1
-    target = build(changes[0] if reference is None else reference)[measure] if match else 0
+    def size(arm: Arm) -> int:
+        return arm.flops if match == "flops" else arm.parameters
+
+    target = size(build(changes[0] if reference is None else reference)) if match else 0
     arms: dict[RunConfig, Arm] = {}
     invalid: list[InvalidArm] = []
     for change in changes:
-        label = " ".join(f"{name}={value}" for name, value in change.items()) or "base"
         try:
-            built = build(change)
-            if match and (built[0].layer_channels or built[0].hidden_units):
-                built = _match(lambda scaled, change=change: build(change, scaled), built, measure, target)
+            arm = build(change)
+            if match and (arm.config.layer_channels or arm.config.hidden_units):
+                arm = _match(functools.partial(build, change), arm, size, target)
         except UserError as error:
-            invalid.append(InvalidArm(label, str(error)))
-            continue
-        config, parameters, flops = built
-        overrides = tuple((name, str(getattr(config, name))) for name in change)
-        if config not in arms:
-            arms[config] = Arm(overrides, config, parameters, flops)
+            invalid.append(InvalidArm(_label(change.items()), str(error)))
+        else:
+            arms.setdefault(arm.config, arm)
     return Grid(tuple(arms.values()), tuple(invalid))
 
 
-Built = tuple[RunConfig, int, int]
-
-
-def _match(build: Callable[[Overrides], Built], built: Built, measure: int, target: int) -> Built:
-    """`built` with its channels or units scaled so that `built[measure]` is as near `target` as whole ones allow."""
-    field, counts = "channels", built[0].layer_channels
+def _match(build: Callable[[Mapping[str, str]], Arm], arm: Arm, size: Callable[[Arm], int], target: int) -> Arm:
+    """`arm` with its channels or units scaled so that its size is as near to `target` as possible."""
+    field, counts = "channels", arm.config.layer_channels
     if not counts:
-        field, counts = "dense_units", built[0].hidden_units
+        field, counts = "dense_units", arm.config.hidden_units
 
-    def scaled(factor: float) -> Built:
+    def scaled(factor: float) -> Arm:
         return build({field: "-".join(str(max(1, round(count * factor))) for count in counts)})
 
     low, high = 0.0, 1.0
-    while scaled(high)[measure] < target and high < 1024:
+    while size(scaled(high)) < target and high < 1024:
         low, high = high, high * 2
-    # Both counts grow with the factor; 40 halvings leave two neighbours in whole channels.
+    # Sizes grow with the factor; after 40 halvings `low` and `high` give neighboring whole numbers of channels.
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if scaled(middle)[measure] < target else (low, middle)
-    return min((scaled(factor) for factor in (low, high)), key=lambda candidate: abs(candidate[measure] - target))
+        low, high = (middle, high) if size(scaled(middle)) < target else (low, middle)
+    return min((scaled(factor) for factor in (low, high)), key=lambda candidate: abs(size(candidate) - target))
+
+
+def _label(overrides: Iterable[tuple[str, object]]) -> str:
+    return " ".join(f"{name}={value}" for name, value in overrides) or "base"

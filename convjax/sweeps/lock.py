@@ -1,13 +1,16 @@
-"""Locks: who works on a run. One process at a time, on this machine or another, and never a dead one for long.
+"""Locks: one process at a time works on a run, on this machine or another, and a dead owner is soon replaced.
 
-A lock is a file `.lock-N` in the run's folder that its owner keeps locked and touches every few seconds. The highest
-N counts. To take over from an owner that has gone is to make `.lock-(N+1)`, which only one process can: file systems
-let exactly one of many make a name, even those that know no locks.
+A lock is a file `.lock-N` in the run's folder; the highest N counts. Its owner holds a `flock` on it and touches it
+every few seconds. To replace a dead owner, a process creates `.lock-(N+1)`: every file system, even one without
+`flock`, lets exactly one process create a name.
 
-Has the owner gone? On one machine the lock tells at once, since the kernel frees it however a process ends. Between
-machines locks may not reach (NFS with `local_lock`, Lustre with `localflock`) or not exist, so there the time of the
-file tells: an owner whose heartbeat stopped for `STALE_SECONDS` is taken for dead. Should it only have slept so long
-(a suspended machine), it finds a higher N before its next write, and stops: see `Lock.require`.
+Is the owner dead? On this machine `flock` tells at once, because the kernel releases it however a process ends. On
+another machine it may not reach (NFS with `local_lock`, Lustre with `localflock`) or not exist. There an owner counts
+as dead when its heartbeat has stopped for `STALE_SECONDS`. If it was only suspended, it finds a higher N before its
+next write and stops (`Lock.require`).
+
+filelock's `SoftFileLease` does not do: it takes the lock of a suspended owner on this machine, and that owner learns of
+the loss only at its next heartbeat, when it may have written already.
 """
 
 import errno
@@ -37,23 +40,23 @@ class Locked(Exception):
 
 
 class Lock:
-    """A run taken for this process. Give it back with `close`, or use it as a context."""
+    """This process's lock on a run; a context manager that releases it."""
 
     def __init__(self, folder: Path):
-        """Takes the run in `folder`.
+        """Locks the run in `folder`.
 
         Raises:
-          Locked: another process has it.
+          Locked: another process holds the lock.
           OSError: the folder cannot be written to.
         """
         self._folder = folder
-        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "since": _now()}
+        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "since": now()}
         while True:
             number = _newest(folder)
             if (owner := _living(folder, number)) is not None:
                 raise Locked(f"{folder} is being run by {describe(owner)}")
             self._number = number + 1
-            with suppress(FileExistsError):  # somebody was quicker: look again who it is
+            with suppress(FileExistsError):  # another process was quicker: see which one
                 self._descriptor = self._make()
                 break
         self._tidy()
@@ -66,10 +69,10 @@ class Lock:
         return _path(self._folder, self._number)
 
     def _make(self) -> int:
-        """Makes our file, whole and locked before it has its name; its descriptor.
+        """Creates our file, written and locked before it gets its name, and returns its descriptor.
 
         Raises:
-          FileExistsError: another process has made it.
+          FileExistsError: another process has created it.
         """
         descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_SCRATCH)
         try:
@@ -90,14 +93,15 @@ class Lock:
 
     def _write(self, descriptor: int) -> None:
         content = json.dumps(self._owner).encode()
-        while content:  # a disk that is almost full takes a part, and tells the reason when asked for the rest
+        while content:  # an almost full disk takes a part, and gives the reason when asked for the rest
             content = content[os.write(descriptor, content) :]
 
     def _tidy(self) -> None:
-        """Removes older locks, and what killed processes left of making theirs.
+        """Removes older locks, and files of processes killed while they created theirs.
 
         Raises:
-          Locked: ours is not the newest. Somebody as slow as two locks of others makes a name that has come and gone.
+          Locked: ours is not the newest. A process that slept through two locks of others can create a name that
+            existed before.
         """
         for other in sorted(_numbers(self._folder), reverse=True):
             if other > self._number:
@@ -119,22 +123,22 @@ class Lock:
                 return
 
     def require(self) -> None:
-        """Makes sure that the run is still ours; call it before a write.
+        """Checks that the run is still ours; to be called before a write.
 
         Raises:
-          Locked: this process was still for so long that another took the run over.
+          Locked: another process took over while this one was suspended.
         """
         if _newest(self._folder) != self._number:
             raise Locked(f"{self._folder} was taken over while this process was suspended")
 
     def close(self) -> None:
-        """Gives the run back."""
+        """Releases the lock."""
         if self._stop.is_set():
             return
         self._stop.set()
         self._heart.join()
-        with suppress(OSError):  # on a full disk; the lock goes all the same
-            os.pwrite(self._descriptor, json.dumps({**self._owner, "released": _now()}).encode(), 0)
+        with suppress(OSError):  # on a full disk; closing the file releases the lock all the same
+            os.pwrite(self._descriptor, json.dumps({**self._owner, "released": now()}).encode(), 0)
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:
@@ -145,18 +149,18 @@ class Lock:
 
 
 def last_owner(folder: Path) -> dict[str, Any]:
-    """Who made the newest lock, whether it still holds or not; empty where there is none."""
+    """The owner of the newest lock, held or not; empty if there is none."""
     number = _newest(folder)
     return _read(_path(folder, number)) if number else {}
 
 
 def living_owner(folder: Path) -> dict[str, Any] | None:
-    """Who works on the run now; None where nobody does."""
+    """The process that works on the run now, or None."""
     return _living(folder, _newest(folder))
 
 
 def _living(folder: Path, number: int) -> dict[str, Any] | None:
-    """The owner of a lock, if there is such a lock and its owner lives."""
+    """The owner of lock `number` if it exists and its owner lives."""
     path = _path(folder, number)
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -166,10 +170,10 @@ def _living(folder: Path, number: int) -> dict[str, Any] | None:
         owner = _read(path)
         if owner.get("released"):
             return None
-        locks = _lock(descriptor, shared=True)
-        if locks == "held":
+        state = _lock(descriptor, shared=True)
+        if state == "held":
             return owner
-        if locks == "ours" and owner.get("machine") == _machine():
+        if state == "free" and owner.get("machine") == _machine():
             return None
         return owner if _age(descriptor, folder) < STALE_SECONDS else None
     finally:
@@ -184,10 +188,10 @@ def describe(owner: dict[str, Any]) -> str:
 
 
 def _lock(descriptor: int, *, shared: bool = False) -> str:
-    """`ours` (the lock was free), `held` by another process, or `none` where the file system has no locks."""
+    """Takes the `flock` if it is `free`; else it is `held` by another process, or the file system has `none`."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        return "ours"
+        return "free"
     except BlockingIOError:
         return "held"
     except OSError as error:
@@ -197,7 +201,7 @@ def _lock(descriptor: int, *, shared: bool = False) -> str:
 
 
 def _age(descriptor: int, folder: Path) -> float:
-    """Seconds since the file was touched, by the clock of its file system: machines' clocks differ."""
+    """Seconds since the file was touched, by its file system's clock, because machines' clocks differ."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=_SCRATCH) as file:
             now = os.fstat(file.fileno()).st_mtime
@@ -231,12 +235,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Names this boot of this machine: locks hold within it, and all of them are gone after it."""
+    """Identifies this boot of this machine: no `flock` reaches or outlives it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, for records."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

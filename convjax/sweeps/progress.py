@@ -1,89 +1,72 @@
-"""What a run shows while it goes: a bar per epoch on a terminal, a line per epoch elsewhere."""
+"""What a run shows: a progress bar per epoch on a terminal, elsewhere a line per epoch."""
 
 import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+import rich.progress
 
+if TYPE_CHECKING:
     from convjax.sweeps.run import Reporter
     from convjax.training.loop import EpochMetrics, Progress
 
 
 def make_reporter(progress: bool) -> "Reporter":
-    """Bars where `progress` is wanted and stdout is a terminal, else lines."""
+    """A Reporter with bars if `progress` is wanted and stdout is a terminal, otherwise one with lines."""
     return Bars() if progress and sys.stdout.isatty() else Lines()
 
 
 class Lines:
-    """A line an epoch, for logs."""
+    """One line per epoch, for logs."""
 
     def message(self, text: str) -> None:
         """Prints a line."""
         print(text, flush=True)
 
     def progress(self, progress: "Progress") -> None:
-        """Says nothing between epochs."""
+        """Prints nothing between epochs."""
 
     def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
         """Prints the epoch's metrics."""
-        print(epoch_line(metrics, epochs), flush=True)
+        self.message(epoch_line(metrics, epochs))
 
 
-class Bars:
-    """A progress bar an epoch, with steps, means so far and the time left; finished bars stay as lines."""
+class Bars(Lines):
+    """A progress bar per epoch with steps, means so far and the time left; the epoch's line replaces it."""
 
     def __init__(self) -> None:
-        self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
-
-    def message(self, text: str) -> None:
-        """Prints a line."""
-        print(text, flush=True)
+        self._bar: rich.progress.Progress | None = None
 
     def progress(self, progress: "Progress") -> None:
-        """Moves the bar, or starts one."""
+        """Starts or moves the bar."""
         if self._bar is None:
-            self._bar = _make_bar()
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(bar_width=30),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("steps  {task.fields[means]}  ETA"),
+                rich.progress.TimeRemainingColumn(),
+                refresh_per_second=5,
+                transient=True,
+            )
+            self._bar.add_task("", total=progress.steps, means="")
             self._bar.start()
-            self._task = self._bar.add_task("", total=progress.steps, means="")
-        assert self._task is not None
         self._bar.update(
-            self._task,
+            self._bar.task_ids[0],
             completed=progress.step,
             description=f"epoch {progress.epoch}/{progress.epochs}",
             means=f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}",
         )
 
     def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
-        """Replaces the bar by the epoch's line."""
-        self.close()
-        print(epoch_line(metrics, epochs), flush=True)
-
-    def close(self) -> None:
-        """Takes the bar away."""
+        """Replaces the bar with the epoch's line."""
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._task = None
-
-
-def _make_bar() -> "RichProgress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("steps  {task.fields[means]}  ETA"),
-        TimeRemainingColumn(),
-        refresh_per_second=5,
-        transient=True,
-    )
+            self._bar = None
+        super().epoch(metrics, epochs)
 
 
 def epoch_line(metrics: "EpochMetrics", epochs: int) -> str:
-    """`epoch 1/5  loss 0.1712  accuracy 94.70%  8.1 s`, with the validation's where there is one."""
+    """`epoch 1/5  loss 0.1712  accuracy 94.70%  8.1 s`, and the validation metrics if there are any."""
     parts = [
         f"epoch {metrics.epoch}/{epochs}",
         f"loss {metrics.train_loss:.4f}",

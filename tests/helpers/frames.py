@@ -1,4 +1,4 @@
-"""Tables of runs as `convjax.sweeps.store.read_runs` returns them, without running anything."""
+"""Tables of runs as `convjax.sweeps.frame.read_runs` returns them, without running anything."""
 
 import math
 

@@ -87,7 +87,5 @@ def test_a_network_can_be_cut_anywhere(network):
 
 def test_an_unknown_layer_is_named():
     layers = (Layer("mystery_1", "Mystery", (4, 4, 1), (4, 4, 1)),)
-    with pytest.raises(
-        UserError, match="mystery_1: no module in .* computes a layer of kind Mystery"
-    ):
+    with pytest.raises(UserError, match=r"mystery_1: no module in .* computes a layer of kind Mystery"):
         layer_outputs(layers, {}, jnp.zeros((1, 4, 4, 1)))

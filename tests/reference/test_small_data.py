@@ -76,9 +76,9 @@ def test_an_epoch_of_one_sigmoid_unit_agrees(smoothing, examples):
     state = state.replace(params=jax.tree.map(jnp.asarray, params))
     order = np.full(STEPS * BATCH, -1, np.int32)
     order[:EXAMPLES] = np.arange(EXAMPLES)
-    state = quick_jit(
-        lambda state, data: steps.train_epoch(state, data, 0, STEPS, steps.make_keys(0), task=task)
-    )(state, steps.EpochData(images, labels, order.reshape(STEPS, BATCH)))
+    state = quick_jit(lambda state, data: steps.train_epoch(state, data, 0, STEPS, steps.make_keys(0), task=task))(
+        state, steps.EpochData(images, labels, order.reshape(STEPS, BATCH))
+    )
     for actual, expected, start in zip(
         flat(state.params, task.layers), model.get_weights(), flat(params, task.layers), strict=True
     ):

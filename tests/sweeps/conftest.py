@@ -2,14 +2,14 @@
 
 import pytest
 
-from convjax.config import RunConfig
-from convjax.sweeps.run import Options
+from convjax.sweeps.options import Options
+from tests.helpers.sweeps import SMALL
 
 
 @pytest.fixture
 def small():
     """A run that takes a second or two."""
-    return RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=2)
+    return SMALL
 
 
 @pytest.fixture

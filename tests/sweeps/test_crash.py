@@ -1,4 +1,4 @@
-"""Nothing is lost, whatever moment a process dies at: between any two file operations, and at any time at all."""
+"""A process that dies loses nothing, whether between any two file operations or at any other moment."""
 
 import contextlib
 import json
@@ -15,16 +15,18 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.sweeps import run as run_module
-from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, read_run, read_runs
-from convjax.training.checkpoint import load_params, state_digest
+from convjax.sweeps.frame import read_run, read_runs
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.store import Run
 from tests.helpers.faults import Snapshots, crash_everywhere
 from tests.helpers.player import CONFIG, LINES, RESULT, play
+from tests.helpers.sweeps import ROOT, outcome_and_weights
 
 
 @pytest.fixture(autouse=True, scope="module")
 def a_checkpoint_an_epoch():
-    """However short it was."""
+    """However short the epoch was."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "_SAVE_SECONDS", 1e-9)
         yield
@@ -32,11 +34,8 @@ def a_checkpoint_an_epoch():
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """Only a power loss, which these tests play without one, could tell the difference."""
+    """Only a real power loss could tell the difference."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def contents(workdir):
@@ -44,16 +43,20 @@ def contents(workdir):
     return run.result(), run.metrics(), (run.path / "predictions.npy").read_bytes(), run.damage()
 
 
-def test_a_crash_between_any_two_file_operations_of_the_store_loses_nothing(tmp_path):
+@pytest.fixture
+def expected(tmp_path):
+    """What an undisturbed run leaves."""
     play(tmp_path / "undisturbed")
-    expected = contents(tmp_path / "undisturbed")
+    return contents(tmp_path / "undisturbed")
+
+
+def test_a_crash_between_any_two_file_operations_of_the_store_loses_nothing(tmp_path, expected):
     assert expected[:2] == (RESULT, LINES)
 
     def check(place):
         row = read_run(Run.of(place, "study", CONFIG)) if list(place.glob("study/*/config.json")) else None
         if row is not None:
-            # Whoever looks in between sees a run that is whole.
-            assert row["status"] in ("unfinished", "done"), row["reason"]
+            assert row["status"] in ("unfinished", "done"), row["reason"]  # a reader in between sees a sound run
         play(place)
         assert contents(place) == expected
         assert not list(place.rglob("*.damaged-*"))
@@ -63,9 +66,7 @@ def test_a_crash_between_any_two_file_operations_of_the_store_loses_nothing(tmp_
     assert crashes > 80
 
 
-def test_a_crash_while_a_run_is_set_aside_loses_nothing(tmp_path):
-    play(tmp_path / "undisturbed")
-    expected = contents(tmp_path / "undisturbed")
+def test_a_crash_while_a_run_is_set_aside_loses_nothing(tmp_path, expected):
     spoiled = json.dumps({**RESULT, "test_accuracy": 0.99}, indent=2)
 
     def prepare(place):
@@ -82,10 +83,7 @@ def test_a_crash_while_a_run_is_set_aside_loses_nothing(tmp_path):
     assert crash_everywhere(tmp_path, play, check, prepare=prepare) > 40
 
 
-def test_a_crash_while_a_run_is_reset_loses_nothing(tmp_path):
-    play(tmp_path / "undisturbed")
-    expected = contents(tmp_path / "undisturbed")
-
+def test_a_crash_while_a_run_is_reset_loses_nothing(tmp_path, expected):
     def prepare(place):
         shutil.copytree(tmp_path / "undisturbed" / "study", place / "study")
 
@@ -113,15 +111,12 @@ def train(workdir):
 
 
 def outcome(workdir, config=SMALL):
-    run = Run.of(workdir, "study", config)
-    result = {name: value for name, value in run.result().items() if name not in ("seconds", "resumed_at_step")}
-    metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics()]
-    [state] = [load_params(run.path)[2]]
-    return result, metrics, (run.path / "predictions.npy").read_bytes(), state_digest(state)
+    return outcome_and_weights(Run.of(workdir, "study", config))
 
 
-def crash_training(tmp_path, every):
-    """Trains, and goes on from what was on disk before each `every`-th file operation; how many there were."""
+@pytest.mark.parametrize(("every", "least"), [(13, 6), pytest.param(1, 80, marks=pytest.mark.slow)])
+def test_training_that_crashes_at_a_file_operation_ends_as_an_undisturbed_run(every, least, tmp_path):
+    """At each `every`-th operation, those of Orbax in Python included, it goes on from what was on disk before."""
     undisturbed = tmp_path / "undisturbed"
     with Snapshots(undisturbed, tmp_path / "crashed", every=every) as snapshots:
         train(undisturbed)
@@ -135,23 +130,14 @@ def crash_training(tmp_path, every):
         assert not [path for path in place.rglob("*") if "damaged" in path.name], place.name
         shutil.rmtree(place)
     print(f"{len(places)} crashes at {snapshots.count} file operations of training")
-    return len(places)
-
-
-def test_training_that_crashes_at_a_file_operation_ends_as_an_undisturbed_run(tmp_path):
-    """Some operations, those of Orbax in Python included; all of them in the slow test."""
-    assert crash_training(tmp_path, every=13) >= 6
-
-
-@pytest.mark.slow
-def test_training_that_crashes_at_any_file_operation_ends_as_an_undisturbed_run(tmp_path):
-    assert crash_training(tmp_path, every=1) >= 80
+    assert len(places) >= least
 
 
 CHILD = """
 import sys
 from convjax.config import RunConfig
-from convjax.sweeps.run import Options, Silent, execute
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
 import convjax.sweeps.run, convjax.training.checkpoint, convjax.training.loop  # the slow part, before the clock runs
 
 convjax.sweeps.run._SAVE_SECONDS = 1e-9
@@ -184,48 +170,33 @@ def killer(tmp_path_factory):
     return {"LD_PRELOAD": str(library)}
 
 
-PLAYER = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from tests.helpers.player import play
-play(sys.argv[1])
-"""
+PLAYER = "import sys; from tests.helpers.player import play; play(sys.argv[1])"
 
 
 def play_apart(workdir, **environment):
     """`play` in a process of its own; its exit code."""
-    command = [sys.executable, "-c", PLAYER, str(workdir), str(ROOT)]
+    command, environment = [sys.executable, "-c", PLAYER, str(workdir)], {"PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
 
 
-def kill_players(tmp_path, killer, moments):
-    """Kills a process at each of some file operations of the store, goes on in a second one; how many there were."""
+@pytest.mark.parametrize(("first", "every", "least"), [(3, 9, 5), pytest.param(1, 1, 50, marks=pytest.mark.slow)])
+def test_processes_killed_at_file_operations_of_the_store_lose_nothing(first, every, least, tmp_path, killer):
     log = tmp_path / "operations"
     assert play_apart(tmp_path / "all", KILL_UNDER=str(tmp_path / "all"), KILL_LOG=str(log), **killer) == 0
     expected, operations = contents(tmp_path / "all"), int(log.read_text())
-    kills = 0
-    for at in moments(operations):
+    moments = range(first, operations + 1, every)
+    for at in moments:
         place = tmp_path / str(at)
         code = play_apart(place, KILL_UNDER=str(place), KILL_AT=str(at), **killer)
         assert code == -signal.SIGKILL
-        kills += 1
         run = Run.of(place, "study", CONFIG)
         if (run.path / "config.json").exists():
             assert read_run(run)["status"] in ("unfinished", "done")
         play(place)  # takes the dead process's lock over
         assert contents(place) == expected
         assert not list(place.rglob("*.damaged-*"))
-    print(f"{kills} processes killed at {operations} file operations of the store")
-    return kills
-
-
-def test_processes_killed_at_file_operations_of_the_store_lose_nothing(tmp_path, killer):
-    assert kill_players(tmp_path, killer, lambda operations: range(3, operations + 1, 9)) >= 5
-
-
-@pytest.mark.slow
-def test_processes_killed_at_any_file_operation_of_the_store_lose_nothing(tmp_path, killer):
-    assert kill_players(tmp_path, killer, lambda operations: range(1, operations + 1)) >= 50
+    print(f"{len(moments)} processes killed at {operations} file operations of the store")
+    assert len(moments) >= least
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""scripts/doctor.py: what it says of sound, unfinished, failed, running, damaged and left-over things."""
+"""scripts/doctor.py: what it says of sound, unfinished, failed, running and damaged runs, and of leftovers."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +13,12 @@ import pytest
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import doctor
-from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, read_runs
+from convjax.sweeps.frame import read_runs
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.store import Run
 from tests.helpers.player import RESULT
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.sweeps import ROOT
 
 
 def make(workdir, seed, *, until="result"):
@@ -47,9 +47,13 @@ def store(tmp_path):
     return tmp_path, runs
 
 
-def test_each_run_is_told_for_what_it_is(store):
+def examined(folder, health):
+    return [diagnosis for diagnosis in doctor.examine([folder]) if diagnosis.health == health]
+
+
+def test_each_run_gets_its_diagnosis(store):
     folder, runs = store
-    found = {finding.path: finding for finding in doctor.examine([folder])}
+    found = {diagnosis.path: diagnosis for diagnosis in doctor.examine([folder])}
     assert {health: found[str(run.path)].health for health, run in runs.items()} == {health: health for health in runs}
     assert "predictions.npy" in found[str(runs["damaged"].path)].what
     assert "out of memory" in found[str(runs["failed"].path)].what
@@ -58,17 +62,17 @@ def test_each_run_is_told_for_what_it_is(store):
         assert "experiments.study again" in found[str(runs[health].path)].mend
 
 
-def test_a_run_in_hand_is_running_and_one_whose_owner_died_is_not(store):
+def test_a_locked_run_is_running_and_one_whose_owner_died_is_not(store):
     folder, runs = store
     with runs["unfinished"].lock():
-        [finding] = [finding for finding in doctor.examine([folder]) if finding.health == "running"]
-        assert finding.path == str(runs["unfinished"].path)
-        assert f"process {os.getpid()}" in finding.what
+        [diagnosis] = examined(folder, "running")
+        assert diagnosis.path == str(runs["unfinished"].path)
+        assert f"process {os.getpid()}" in diagnosis.what
     [path] = runs["unfinished"].path.glob(".lock-*")
     path.write_text(path.read_text().replace("released", "forgotten"))  # as a killed process leaves it
-    [finding] = [finding for finding in doctor.examine([folder]) if finding.health == "unfinished"]
-    assert f"process {os.getpid()}" in finding.what
-    assert "died" in finding.what
+    [diagnosis] = examined(folder, "unfinished")
+    assert f"process {os.getpid()}" in diagnosis.what
+    assert "died" in diagnosis.what
 
 
 def test_mending_sets_aside_and_leaves_the_store_sound(store):
@@ -77,7 +81,7 @@ def test_mending_sets_aside_and_leaves_the_store_sound(store):
     [aside] = doctor.mend([folder])
     assert aside.name == f"{runs['damaged'].digest}.damaged-1"
     assert (aside / "predictions.npy").read_bytes() == content
-    found = {finding.path: finding.health for finding in doctor.examine([folder])}
+    found = {diagnosis.path: diagnosis.health for diagnosis in doctor.examine([folder])}
     assert found[str(runs["damaged"].path)] == "unfinished"
     assert found[str(aside)] == "set aside"
     assert "damaged" not in found.values()
@@ -89,10 +93,10 @@ def test_what_killed_processes_leave_is_listed_once_it_is_old(store):
     left = [runs["sound"].path / ".result.json.x.tmp", folder / "study" / ".table.md.y.tmp"]
     for path in left:
         path.write_text("half")
-    assert not [finding for finding in doctor.examine([folder]) if finding.health == "leftover"]
+    assert not examined(folder, "leftover")
     for path in left:
         os.utime(path, (time.time() - 86400,) * 2)
-    assert {finding.path for finding in doctor.examine([folder]) if finding.health == "leftover"} == set(map(str, left))
+    assert {diagnosis.path for diagnosis in examined(folder, "leftover")} == set(map(str, left))
 
 
 def test_a_damaged_checkpoint_is_found_without_being_touched(tmp_path):
@@ -108,9 +112,9 @@ def test_a_damaged_checkpoint_is_found_without_being_touched(tmp_path):
             content[len(content) // 2] ^= 1
             path.write_bytes(content)
     before = sorted(path for path in run.path.rglob("*"))
-    finding = doctor.examine_run(run)
-    assert finding.health == "damaged"
-    assert "checkpoint 8" in finding.what
+    diagnosis = doctor.examine_run(run)
+    assert diagnosis.health == "damaged"
+    assert "checkpoint 8" in diagnosis.what
     assert sorted(path for path in run.path.rglob("*")) == before
 
 

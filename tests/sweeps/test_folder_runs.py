@@ -1,4 +1,4 @@
-"""Runs on a folder of images: what is told and recorded, and what happens when the folder changes."""
+"""Runs on a folder of images: what they report and record, and what happens when the folder changes."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,12 @@ from PIL import Image
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import run as sweeps_run
-from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.runner import Sweep, SweepOptions, data_notes, run_sweep
+from convjax.sweeps.options import Options, SweepOptions
+from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.runner import data_notes, run_sweep
 from convjax.sweeps.store import Run
+from convjax.sweeps.sweep import Sweep
+from tests.helpers.sweeps import Recorder
 
 
 class Listener(Silent):
@@ -18,17 +21,6 @@ class Listener(Silent):
 
     def message(self, text):
         self.lines.append(text)
-
-
-class Watcher:
-    def started(self, config):
-        return Silent()
-
-    def watch(self, running):
-        pass
-
-    def finished(self, config, status, reason):
-        pass
 
 
 @pytest.fixture
@@ -77,7 +69,7 @@ def test_a_result_of_other_content_is_not_taken_for_the_folders(folder, config, 
     options = Options(workdir=str(tmp_path / "runs"))
     sweep = Sweep("study", ((config,),), options)
     assert any("dark 16" in line and line.startswith(config.dataset) for line in data_notes(sweep))
-    run_sweep(sweep, SweepOptions(), Watcher())
+    run_sweep(sweep, SweepOptions(), Recorder())
     run = Run.of(options.workdir, "study", config)
     first = run.result()
     (folder / "light" / "00.png").unlink()
@@ -85,7 +77,7 @@ def test_a_result_of_other_content_is_not_taken_for_the_folders(folder, config, 
     with pytest.raises(UserError, match=r"has changed since .* --noresume runs it again"):
         execute([config], "study", options, Silent())
     with pytest.raises(UserError, match="has changed since"):
-        run_sweep(sweep, SweepOptions(), Watcher())
+        run_sweep(sweep, SweepOptions(), Recorder())
     assert run.result() == first
     [again] = execute([config], "study", Options(workdir=options.workdir, resume=False), Silent())
     assert again["dataset_fingerprint"] != first["dataset_fingerprint"]

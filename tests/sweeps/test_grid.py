@@ -7,7 +7,7 @@ import pytest
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.nn.geometry import plan, total_flops, total_parameters
-from convjax.sweeps.grid import make_grid, product
+from convjax.sweeps.grid import make_grid, product, program_of
 
 SHAPES = {"mnist": ((28, 28, 1), 10)}
 info = SHAPES.__getitem__
@@ -18,7 +18,7 @@ def test_product_has_every_combination_the_last_axis_fastest():
     assert [tuple(arm.values()) for arm in arms] == list(itertools.product(["1", "3"], ["valid", "same"]))
 
 
-def test_cells_carry_label_config_and_cost():
+def test_arms_carry_label_config_and_cost():
     grid = make_grid(RunConfig(seed=7), product({"kernel_size": ["3", "5-3-3"]}), info)
     assert [arm.label for arm in grid.arms] == ["kernel_size=3", "kernel_size=5-3-3"]
     first = grid.arms[0]
@@ -27,12 +27,12 @@ def test_cells_carry_label_config_and_cost():
     assert [config.seed for config in first.runs([2, 3])] == [2, 3]
 
 
-def test_equal_arms_are_one_cell():
+def test_equal_configurations_are_one_arm():
     grid = make_grid(RunConfig(), product({"kernel_size": ["3", "3x3", "3-3-3", "4"]}), info)
     assert [arm.label for arm in grid.arms] == ["kernel_size=3", "kernel_size=4"]
 
 
-def test_impossible_cells_are_listed_with_their_reason_and_refused():
+def test_impossible_arms_are_listed_with_their_reason_and_refused():
     grid = make_grid(RunConfig(), product({"kernel_size": ["3", "5", "x"]}), info)
     assert [arm.label for arm in grid.arms] == ["kernel_size=3"]
     assert [arm.label for arm in grid.invalid] == ["kernel_size=5", "kernel_size=x"]
@@ -56,7 +56,7 @@ def test_match_makes_arms_comparable(match, measure):
     target = measure(plan(base, *info("mnist")))
     for arm in grid.arms:
         assert measure(plan(arm.config, *info("mnist"))) == pytest.approx(target, rel=0.04), arm.label
-    # The reference itself is left as it is.
+    # The reference itself stays as it is.
     assert grid.arms[1].config.channels == "32-64-64"
 
 
@@ -90,7 +90,23 @@ def test_an_arm_with_another_network_takes_from_the_base_what_that_has():
     assert convnet.config == base
     assert dense.config == RunConfig(model="dense", epochs=3)
     assert local.config == RunConfig(model="local", channels="4-6", kernel_size="5", epochs=3)
-    # Hidden units that are not the base network's own are everybody's.
+    # Hidden units that are not the base network's default apply to every network.
     assert make_grid(base.replace(dense_units="9"), [{"model": "dense"}], info).arms[0].config.dense_units == "9"
-    # What an arm itself says must have an effect.
+    # A field that the arm sets itself must have an effect.
     assert make_grid(base, [{"model": "dense", "channels": "4"}], info).invalid
+
+
+def test_runs_that_differ_only_in_seed_and_learning_rate_have_one_program():
+    base = RunConfig(dropout="0.5")
+    for same in ({"seed": 3}, {"learning_rate": 0.1}, {"seed": 3, "learning_rate": 0.1}):
+        assert program_of(base.replace(**same)) == program_of(base), same
+    for other in (
+        {"dropout": "0.2"},
+        {"dropout": "0"},
+        {"dropout": "0.5-0-0.5-0"},
+        {"train_size": 100},
+        {"batch_size": 32},
+        {"epochs": 1},
+        {"optimizer": "sgd"},
+    ):
+        assert program_of(base.replace(**other)) != program_of(base), other

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from convjax.config import RunConfig
 from convjax.errors import UnavailableError, UserError
-from convjax.sweeps.run import Options
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import find_runs
-from tests.sweeps.test_runner import ROOT, Recorder, outcomes
+from convjax.sweeps.frame import find_runs
+from convjax.sweeps.options import SweepOptions
+from convjax.sweeps.runner import run_sweep
+from tests.helpers.sweeps import ROOT, SMALL, Recorder, make_sweep, outcomes
 
 ray = pytest.importorskip("ray")
 
@@ -23,11 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own, at import and at shutdown
 ]
 
-BASE = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=40)
-
-
-def arms(seeds=4):
-    return tuple(tuple(BASE.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in ("3", "2"))
+LONG = SMALL.replace(epochs=40)
+SEEDS = 4
 
 
 @pytest.fixture
@@ -44,37 +40,27 @@ def cluster(monkeypatch):
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("local")
-    run_sweep(Sweep("study", arms(), Options(workdir=str(workdir))), SweepOptions(seed_mode="serial"), Recorder())
+    run_sweep(make_sweep(LONG, workdir, seeds=SEEDS), SweepOptions(seed_mode="serial"), Recorder())
     return outcomes(workdir)
-
-
-class Log(Recorder):
-    def __init__(self):
-        super().__init__()
-        self.order = []
-
-    def finished(self, config, status, reason):
-        super().finished(config, status, reason)
-        self.order.append(config)
 
 
 def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(cluster, tmp_path, expected):
     victim = cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
-    sweep = Sweep("study", arms(), Options(workdir=str(tmp_path)))
+    sweep = make_sweep(LONG, tmp_path, seeds=SEEDS)
     killed = threading.Event()
 
-    class Killer(Log):
+    class Killer(Recorder):
         def watch(self, running):
             begun = [config for config in running if sweep.run(config).metrics()]
-            if len(begun) >= 2 and self.order and not killed.is_set():
+            if len(begun) >= 2 and self.over and not killed.is_set():
                 killed.set()
                 cluster.remove_node(victim, allow_graceful=False)
 
-    log = Killer()
-    run_sweep(sweep, SweepOptions(executor="ray", ray_address=cluster.address), log)
+    recorder = Killer()
+    run_sweep(sweep, SweepOptions(executor="ray", ray_address=cluster.address), recorder)
     assert killed.is_set(), "the node was never killed: the test shows nothing"
-    assert set(log.over.values()) == {"done"}
+    assert set(recorder.over.values()) == {"done"}
     assert outcomes(tmp_path) == expected
     # Each run's metrics have each epoch once: no epoch was done and written by two.
     for run in find_runs([tmp_path]):
@@ -83,12 +69,12 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(clu
 
 DRIVER = """
 import sys
-from convjax.sweeps.run import Options
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from tests.sweeps.test_ray import arms
-from tests.sweeps.test_runner import Recorder
+from convjax.sweeps.options import SweepOptions
+from convjax.sweeps.runner import run_sweep
+from tests.helpers.sweeps import Recorder, make_sweep
+from tests.sweeps.test_ray import LONG, SEEDS
 how = SweepOptions(executor="ray", ray_address=sys.argv[2])
-run_sweep(Sweep("study", arms(), Options(workdir=sys.argv[1])), how, Recorder())
+run_sweep(make_sweep(LONG, sys.argv[1], seeds=SEEDS), how, Recorder())
 """
 
 
@@ -102,23 +88,20 @@ def test_a_killed_driver_is_started_again(cluster, tmp_path, expected):
     driver.kill()
     driver.wait()
     assert 0 < len(list(Path(tmp_path).glob("study/*/result.json"))) < 8
-    log = Log()
-    run_sweep(
-        Sweep("study", arms(), Options(workdir=str(tmp_path))),
-        SweepOptions(executor="ray", ray_address=cluster.address),
-        log,
-    )
-    assert set(log.over.values()) == {"done"}
+    recorder = Recorder()
+    how = SweepOptions(executor="ray", ray_address=cluster.address)
+    run_sweep(make_sweep(LONG, tmp_path, seeds=SEEDS), how, recorder)
+    assert set(recorder.over.values()) == {"done"}
     assert outcomes(tmp_path) == expected
 
 
 def test_a_request_that_no_machine_meets_is_refused(cluster, tmp_path):
-    sweep = Sweep("study", arms(1), Options(workdir=str(tmp_path)))
+    sweep = make_sweep(LONG, tmp_path, seeds=1)
     with pytest.raises(UserError, match="--ray_gpus"):
         run_sweep(sweep, SweepOptions(executor="ray", ray_address=cluster.address, ray_gpus=1), Recorder())
 
 
 def test_no_cluster_is_one_line(tmp_path):
-    sweep = Sweep("study", arms(1), Options(workdir=str(tmp_path)))
+    sweep = make_sweep(LONG, tmp_path, seeds=1)
     with pytest.raises(UnavailableError, match="no Ray cluster"):
         run_sweep(sweep, SweepOptions(executor="ray", ray_address="auto"), Recorder())

@@ -15,9 +15,12 @@ import pytest
 
 from convjax.config import FIELD_NAMES
 from convjax.errors import UserError
+from convjax.sweeps.frame import read_correct, read_runs
+from convjax.sweeps.options import SweepOptions
 from convjax.sweeps.run import Silent, execute, result_line
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import Run, read_correct, read_runs
+from convjax.sweeps.runner import run_sweep
+from convjax.sweeps.store import Run
+from convjax.sweeps.sweep import Sweep
 from convjax.training.checkpoint import kept_steps
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +92,7 @@ def test_an_impossible_network_or_split_is_the_users_error(small, options):
 def test_tensorboard_events_are_the_metrics(small, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from convjax.sweeps.run import Options
+    from convjax.sweeps.options import Options
 
     options = Options(workdir=str(tmp_path), tensorboard=True)
     execute([small], "study", options, Silent())
@@ -174,10 +177,11 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
 
 def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, options, monkeypatch):
     """0 against 1, with early stopping: its result is that of the best epoch's weights."""
+    from convjax.training.metrics import roc_auc
+
     from convjax import data
     from convjax.sweeps import run as module
     from convjax.training.checkpoint import load_params
-    from convjax.training.metrics import roc_auc
     from convjax.training.steps import predict
 
     ten = data.load("mnist_5k", train_size=1000, validation_size=100)

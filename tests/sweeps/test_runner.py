@@ -7,62 +7,26 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps import runner
-from convjax.sweeps.run import Options, Silent
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
-from convjax.sweeps.store import find_runs
+from convjax.sweeps import attempts
+from convjax.sweeps.frame import find_runs
+from convjax.sweeps.options import Options, SweepOptions
+from convjax.sweeps.runner import run_sweep
+from convjax.sweeps.sweep import Sweep
 from convjax.training import loop
+from tests.helpers.sweeps import ROOT, SMALL, Recorder, begun, make_sweep, outcomes
 
-ROOT = Path(__file__).parents[2]
-TIMES = ("seconds", "resumed_at_step")
-
-
-class Recorder:
-    """A SweepReporter that remembers."""
-
-    def __init__(self):
-        self.over = {}
-        self.begun = []
-
-    def started(self, config):
-        self.begun.append(config)
-        return Silent()
-
-    def watch(self, running):
-        pass
-
-    def finished(self, config, status, reason):
-        self.over[config] = status
-
-
-def outcomes(workdir):
-    """Everything but times that the runs of a store hold."""
-    found = {}
-    for run in find_runs([workdir]):
-        result = {name: value for name, value in run.result().items() if name not in TIMES}
-        metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics()]
-        found[run.experiment, run.digest] = result, metrics, np.load(run.path / "predictions.npy").tobytes()
-    return found
-
-
-def make_sweep(small, workdir, kernels=("3", "2"), seeds=2, **options):
-    arms = tuple(tuple(small.replace(kernel_size=k, seed=seed) for seed in range(seeds)) for k in kernels)
-    return Sweep("study", arms, Options(workdir=str(workdir), **options))
+SERIAL = SweepOptions(seed_mode="serial")
 
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory):
-    small = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=2)
     workdir = tmp_path_factory.mktemp("serial")
     recorder = Recorder()
-    run_sweep(make_sweep(small, workdir), SweepOptions(seed_mode="serial"), recorder)
+    run_sweep(make_sweep(SMALL, workdir), SERIAL, recorder)
     assert set(recorder.over.values()) == {"done"}
     return outcomes(workdir)
 
@@ -77,27 +41,20 @@ def test_every_mode_gives_the_same_numbers(mode, small, tmp_path, serial):
     assert outcomes(tmp_path) == serial
 
 
-def test_vectorised_seeds_give_the_same_numbers(tmp_path):
-    """To the last bit too, but only in programs that are optimised, as users' are and the other tests' are not."""
-    program = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from tests.sweeps.test_runner import *
-for mode in ("serial", "vmap"):
-    small = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=2)
-    run_sweep(make_sweep(small, {str(tmp_path)!r} + "/" + mode), SweepOptions(seed_mode=mode), Recorder())
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""}, check=True)
+def test_seeds_trained_together_give_the_same_numbers(tmp_path):
+    """To the last bit too, but only in optimized programs, which users have and the other tests do not."""
+    for mode in ("serial", "vmap"):
+        finish(start(tmp_path / mode, mode=mode, epochs=2, XLA_FLAGS=""))
     assert len(outcomes(tmp_path / "serial")) == 4
     assert outcomes(tmp_path / "vmap") == outcomes(tmp_path / "serial")
 
 
 def test_what_is_done_is_not_done_again(small, tmp_path):
     sweep = make_sweep(small, tmp_path, kernels=("3",))
-    run_sweep(sweep, SweepOptions(seed_mode="serial"), Recorder())
+    run_sweep(sweep, SERIAL, Recorder())
     times = {run.path: (run.path / "result.json").stat().st_mtime_ns for run in find_runs([tmp_path])}
     recorder = Recorder()
-    run_sweep(make_sweep(small, tmp_path, kernels=("3",), seeds=3), SweepOptions(seed_mode="serial"), recorder)
+    run_sweep(make_sweep(small, tmp_path, kernels=("3",), seeds=3), SERIAL, recorder)
     assert [config.seed for config in recorder.begun] == [2]
     assert len(recorder.over) == 3
     for path, changed in times.items():
@@ -112,9 +69,9 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(mode, small, tmp_path):
     run_sweep(sweep, SweepOptions(seed_mode=mode), recorder)
     assert [recorder.over[config] for config in sweep.configs] == ["done", "failed", "done"]
     assert "4001" in sweep.run(bad).failure()["error"].replace(",", "")
-    # The next sweep tries it again.
+    # The next sweep tries the failed run again.
     again = Recorder()
-    run_sweep(Sweep("study", sweep.arms, sweep.options), SweepOptions(seed_mode="serial"), again)
+    run_sweep(Sweep("study", sweep.arms, sweep.options), SERIAL, again)
     assert again.begun == [bad]
 
 
@@ -142,28 +99,21 @@ def test_unknown_modes_are_refused():
 
 SWEEP = """
 import sys
-from convjax.config import RunConfig
-from convjax.sweeps.run import Options, Silent
-from convjax.sweeps.runner import Sweep, SweepOptions, run_sweep
+from convjax.sweeps.options import SweepOptions
+from convjax.sweeps.runner import run_sweep
+from tests.helpers.sweeps import SMALL, Printer, make_sweep
 
-class Printer:
-    def started(self, config):
-        print("RUN", config.digest, flush=True)
-        return Silent()
-    def watch(self, running): pass
-    def finished(self, config, status, reason): pass
-
-workdir, runs, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-base = RunConfig(dataset="mnist_5k", train_size=200, channels="4-6", dense_units="8", epochs=epochs)
-arms = tuple(tuple(base.replace(kernel_size=k, seed=s) for s in range(runs // 2)) for k in ("3", "2"))
-run_sweep(Sweep("study", arms, Options(workdir=workdir)), SweepOptions(seed_mode=sys.argv[4]), Printer())
+workdir, runs, epochs, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+sweep = make_sweep(SMALL.replace(epochs=epochs), workdir, seeds=runs // 2)
+run_sweep(sweep, SweepOptions(seed_mode=mode), Printer())
 """
 
 
-def start(workdir, runs=4, epochs=6, mode="serial"):
+def start(workdir, runs=4, epochs=6, mode="serial", **environment):
     return subprocess.Popen(
         [sys.executable, "-c", SWEEP, str(workdir), str(runs), str(epochs), mode],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -172,17 +122,25 @@ def start(workdir, runs=4, epochs=6, mode="serial"):
 def finish(process, timeout=300):
     out, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0
-    return [line.split()[1] for line in out.splitlines() if line.startswith("RUN")]
+    return begun(out)
 
 
 def test_two_processes_share_a_sweep_and_do_no_run_twice(tmp_path):
     together = [start(tmp_path), start(tmp_path)]
-    begun = [finish(process) for process in together]
-    assert len(begun[0] + begun[1]) == len(set(begun[0] + begun[1])) == 4
+    runs = [digest for process in together for digest in finish(process)]
+    assert len(runs) == len(set(runs)) == 4
     assert len(outcomes(tmp_path)) == 4
 
 
-def killed_at_random_moments(tmp_path, kills, runs, mode, seconds):
+@pytest.mark.parametrize(
+    ("kills", "runs", "mode", "seconds"),
+    [
+        (2, 4, "serial", 8),
+        pytest.param(10, 12, "serial", 12, marks=pytest.mark.slow),
+        pytest.param(10, 12, "processes", 12, marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(kills, runs, mode, seconds, tmp_path):
     finish(start(tmp_path / "undisturbed", runs, mode=mode))
     moments = random.Random(0)
     for _ in range(kills):
@@ -197,35 +155,23 @@ def killed_at_random_moments(tmp_path, kills, runs, mode, seconds):
     assert outcomes(tmp_path / "disturbed") == expected
 
 
-def test_a_sweep_killed_twice_ends_as_an_undisturbed_one(tmp_path):
-    killed_at_random_moments(tmp_path, kills=2, runs=4, mode="serial", seconds=8)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["serial", "processes"])
-def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(mode, tmp_path):
-    killed_at_random_moments(tmp_path, kills=10, runs=12, mode=mode, seconds=12)
-
-
 def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch):
     def broken(*arguments, **named):
         raise RuntimeError("no memory left")
 
-    monkeypatch.setattr(runner, "execute", broken)
+    monkeypatch.setattr(attempts, "execute", broken)
     sweep = make_sweep(small, tmp_path, kernels=("3",), seeds=1)
-    run_sweep(sweep, SweepOptions(seed_mode="serial"), Recorder())
+    run_sweep(sweep, SERIAL, Recorder())
     failure = json.loads((sweep.run(sweep.configs[0]).path / "failure.json").read_text())
     assert failure["error"] == "RuntimeError: no memory left"
     assert "in broken" in failure["traceback"]
 
 
-def test_neither_the_order_of_a_sweep_nor_what_it_shows_nor_its_checkpoints_change_a_number(
-    small, tmp_path, serial, monkeypatch
-):
-    """One step a look at the device, a checkpoint at each, the arms and seeds backwards."""
+def test_neither_order_nor_display_nor_checkpoints_change_a_number(small, tmp_path, serial, monkeypatch):
+    """One step per look at the device and a checkpoint at each; arms and seeds backwards."""
     monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
     sweep = make_sweep(small, tmp_path, checkpoint_minutes=1e-9)
     backwards = tuple(arm[::-1] for arm in sweep.arms[::-1])
-    run_sweep(Sweep("study", backwards, sweep.options), SweepOptions(seed_mode="serial"), Recorder())
+    run_sweep(Sweep("study", backwards, sweep.options), SERIAL, Recorder())
     assert outcomes(tmp_path) == serial

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.nn.layers import Dropout, Training
-from convjax.sweeps.grid import program_of
 from convjax.training import devices as parallel
 from convjax.training.steps import image_keys
 
@@ -154,14 +152,6 @@ def test_runs_trained_at_once_are_the_serial_ones(how, runs):
         assert lines == runs["serial"][1]
         assert parameters == runs["serial"][0]
     assert [bool(each) for each in parameters] == [True, True, True, False, True]
-
-
-def test_replicas_differ_in_seed_and_learning_rate_only():
-    base = RunConfig(dropout="0.5")
-    for same in ({"seed": 3}, {"learning_rate": 0.1}):
-        assert program_of(base.replace(**same)) == program_of(base), same
-    for other in ({"dropout": "0.2"}, {"train_size": 100}, {"batch_size": 32}, {"epochs": 1}, {"optimizer": "sgd"}):
-        assert program_of(base.replace(**other)) != program_of(base), other
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.37])

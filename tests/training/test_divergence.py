@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from convjax.config import RunConfig
-from convjax.sweeps.run import Options, Silent, execute
-from convjax.sweeps.store import Run, read_run
+from convjax.sweeps.frame import read_run
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.store import Run
 from convjax.training import loop
 from convjax.training.divergence import first_nonfinite
 from convjax.training.steps import Task, epoch_order, initial_state, make_keys, take_batch, train_step

@@ -92,7 +92,7 @@ def report(
     Learning curves, machines and dates are read from the runs' folders; where these are gone the page does without.
 
     Args:
-      frame: one row a run (`convjax.sweeps.store.read_runs`).
+      frame: one row a run (`convjax.sweeps.frame.read_runs`).
       question: what the ablation asks.
       reading: how to read its answer; empty lines separate paragraphs.
       commands: what was typed to make the runs, and what else it takes.

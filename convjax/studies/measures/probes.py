@@ -24,7 +24,7 @@ from convjax.training.loop import initial_state
 from convjax.training.steps import scale_images
 
 if TYPE_CHECKING:
-    from convjax.sweeps.measure import Trained
+    from convjax.sweeps.measurements import Trained
 
 TRAIN_IMAGES = 3000
 """Images on which a measurement fits its probes; 10,000 would give the same order and cost three times as much."""

@@ -21,7 +21,7 @@ from convjax.training.loop import initial_state
 from convjax.training.steps import scale_images
 
 if TYPE_CHECKING:
-    from convjax.sweeps.measure import Trained
+    from convjax.sweeps.measurements import Trained
 
 IMAGES = 500
 """Test images over which a measurement takes the mean."""

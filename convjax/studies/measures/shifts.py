@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from convjax.nn.geometry import Layer, pad_amounts
 from convjax.nn.layerwise import layer_outputs
-from convjax.sweeps.measure import Trained
+from convjax.sweeps.measurements import Trained
 from convjax.training.steps import predict, scale_images
 
 LARGEST_SHIFT = 8

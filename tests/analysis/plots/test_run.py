@@ -21,7 +21,8 @@ from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.errors import UserError
 from convjax.sweeps import run as sweeps_run
-from convjax.sweeps.run import Options, Silent, execute
+from convjax.sweeps.options import Options
+from convjax.sweeps.run import Silent, execute
 from convjax.sweeps.store import Run
 
 NAMES = ("cat", "dog", "a rather long class name")

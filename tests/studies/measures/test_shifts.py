@@ -13,7 +13,7 @@ from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.nn.geometry import plan
 from convjax.studies.measures import shifts
-from convjax.sweeps.measure import Trained
+from convjax.sweeps.measurements import Trained
 from convjax.training.steps import Task
 
 GENERATOR = np.random.default_rng(0)

@@ -1,23 +1,28 @@
-"""Measurements on trained networks: done once for a finished run, from its checkpoint, and kept in its folder."""
+"""Measurements on trained networks: made once for a finished run, from its checkpoint, and kept in its folder.
+
+Experiments import `Measurement` at start, so this module loads nothing heavy.
+"""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convjax import sweeps, training
 from convjax.config import RunConfig
 from convjax.files import write_json_atomic
 
 if TYPE_CHECKING:
     from convjax.data import Dataset
-    from convjax.sweeps.run import Options
+    from convjax.sweeps.options import Options
     from convjax.sweeps.store import Run
     from convjax.training.steps import Task
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a measurement looks at: a run's network as training left it, and its data."""
+    """The input of a measurement: a run's network as training left it, and its data."""
 
     config: RunConfig
     task: "Task"
@@ -27,12 +32,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something to measure on every finished run.
+    """A quantity to measure on every finished run.
 
     Attributes:
-      name: of the file it is kept in, `RUN/measured/NAME.json`.
-      function: what it measures, as JSON values (lists for arrays); a function of its argument alone.
-      version: to be raised when the function changes; what an older one measured is measured again.
+      name: of the file that keeps the values, `RUN/measured/NAME.json`.
+      function: returns what it measures as JSON values (lists for arrays); it depends on its argument alone.
+      version: raise it when the function changes; values of an older version are measured again.
     """
 
     name: str
@@ -41,7 +46,7 @@ class Measurement:
 
 
 def kept(run: "Run", measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """What was measured on a run before, by name. A damaged file is as none: what is measured again costs time only."""
+    """What was measured on a run before, by name. A damaged file is ignored, since measuring again costs only time."""
     found = {}
     for measurement in measurements:
         try:
@@ -54,7 +59,7 @@ def kept(run: "Run", measurements: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def measure(run: "Run", measurements: Sequence[Measurement], options: "Options") -> dict[str, Any]:
-    """What each measurement finds on a finished run, by name; only what is not kept yet is measured.
+    """What each measurement finds on a finished run, by name. It measures only what is not kept yet.
 
     Raises:
       UserError: the run has no sound checkpoint to measure.
@@ -62,14 +67,9 @@ def measure(run: "Run", measurements: Sequence[Measurement], options: "Options")
     found = kept(run, measurements)
     missing = [measurement for measurement in measurements if measurement.name not in found]
     if missing:
-        from convjax.sweeps.run import dataset_of
-        from convjax.training import backend
-        from convjax.training.checkpoint import load_params
-
-        backend.enable_compilation_cache()
-        config, task, params = load_params(run.path)
-        dataset = dataset_of(config, options.data_dir)
-        trained = Trained(config, task, params, dataset)
+        training.backend.enable_compilation_cache()
+        config, task, params = training.checkpoint.load_params(run.path)
+        trained = Trained(config, task, params, sweeps.dataset_of(config, options.data_dir))
         for measurement in missing:
             values = measurement.function(trained)
             write_json_atomic(_path(run, measurement), {"version": measurement.version, "values": values})
@@ -77,5 +77,5 @@ def measure(run: "Run", measurements: Sequence[Measurement], options: "Options")
     return found
 
 
-def _path(run: "Run", measurement: Measurement) -> Any:
+def _path(run: "Run", measurement: Measurement) -> Path:
     return run.path / "measured" / f"{measurement.name}.json"

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from convjax.errors import UserError
-from convjax.sweeps.measure import Measurement, measure
+from convjax.sweeps.frame import read_run
+from convjax.sweeps.measurements import Measurement, measure
 from convjax.sweeps.run import Silent, execute
-from convjax.sweeps.store import Run, read_run
+from convjax.sweeps.store import Run
 from convjax.training.loop import evaluate
 
 
