@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a venv of its own with the peers and measures them beside convjax: bash scripts/bench.sh --rounds=5 --jobs=5
-# TORCH says which PyTorch to install, such as TORCH=torch==2.13.0; PEERS which peers to measure.
+# Installs the peers into a venv of their own and measures them beside convjax: bash scripts/bench.sh --rounds=5 --jobs=5
+# TORCH names the PyTorch to install, such as TORCH=torch==2.13.0; PEERS the peers to measure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-bench

@@ -22,7 +22,7 @@ if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
   "$python" -m venv --clear .venv
 fi
 
-# Installing again takes seconds even when nothing is to do: a stamp of the inputs says whether it is.
+# pip takes seconds even with nothing to install: a checksum of the inputs tells whether there is something.
 stamp="$(cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)-$(.venv/bin/python -c 'import sys; print(sys.version_info[:3])')"
 if [ "$(cat ".venv/installed-${extras:-base}" 2>/dev/null)" != "$stamp" ]; then
   echo "installing convjax${extras:+ with its $extras extra} into .venv (a minute or two the first time)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv, installs, checks the style and runs the tests. --slow also runs the long ones; other words go to pytest.
+# Makes .venv, installs, checks style and types, and runs the tests. --slow adds the long ones; other words go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh" test
 
@@ -13,4 +13,5 @@ done
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/pyrefly check --python-interpreter-path .venv/bin/python --output-format=min-text --summary=none
 exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "${arguments[@]}"

@@ -23,5 +23,5 @@ for line in filter(None, lines.splitlines()):
         print(f"{name} {importlib.metadata.version(name)}", end="  ")
 print()
 PROGRAM
-# Old versions warn of what newer ones of their own dependencies call old: not ours to fail for.
+# Old versions warn about what newer versions of their own dependencies deprecate: that must not fail our tests.
 exec .venv-lowest/bin/python -m pytest -q --override-ini=filterwarnings=default --numprocesses=2 --dist=loadfile "$@"

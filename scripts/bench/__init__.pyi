@@ -1,0 +1,11 @@
+from . import accelerator as accelerator
+from . import chapter as chapter
+from . import conv_grid as conv_grid
+from . import convolutions as convolutions
+from . import ours as ours
+from . import peers as peers
+from . import serve as serve
+from . import streaming as streaming
+from . import tables as tables
+from . import task as task
+from . import workers as workers
