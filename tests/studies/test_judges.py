@@ -35,10 +35,11 @@ def words(claim, accuracy, measured=None):
     """The words of the claim's findings, and of the claim; its figures are drawn on the way."""
     evidence = evidence_of(claim, accuracy, measured)
     findings = claim.judge(evidence)
-    for theme in ("light", "page"):
-        for figure in claim.figures(evidence, theme):
-            assert figure.caption
-            assert figure.description
+    for figure in claim.figures(evidence):
+        assert figure.caption
+        assert figure.description
+        for theme in ("light", "page"):
+            assert figure.draw(theme=theme)
     return [finding.word for finding in findings], overall(findings)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convjax.nn import geometry
+from convjax.studies import measures
 from convjax.studies.verdict import CONTRADICTED, NOT_SHOWN, SUPPORTED, overall
 from experiments import (
     border_effects,
@@ -135,18 +136,18 @@ def test_borders_strides_and_averages(gain, word):
 
 
 def test_output_sizes(monkeypatch):
-    monkeypatch.setattr(output_sizes, "disagreements", list)
+    monkeypatch.setattr(measures, "xla_disagreements", lambda count: [])
     found, claimed = words(output_sizes.CLAIM, None)
     assert (found, claimed) == ([SUPPORTED] * 6, SUPPORTED)
-    monkeypatch.setattr(output_sizes, "disagreements", lambda: [(5, 3, 1, "valid")])
+    monkeypatch.setattr(measures, "xla_disagreements", lambda count: [(5, 3, 1, "valid")])
     monkeypatch.setattr(output_sizes, "CHAPTER", ((26, 26, 31),))
     assert words(output_sizes.CLAIM, None)[0] == [CONTRADICTED, *[SUPPORTED] * 4, CONTRADICTED]
 
 
 def test_xla_would_be_caught_disagreeing(monkeypatch):
-    assert output_sizes.disagreements(100) == []
+    assert measures.xla_disagreements(100) == []
     monkeypatch.setattr(geometry, "same_padding", lambda size, window, stride: (0, 0))
-    assert output_sizes.disagreements(100)
+    assert measures.xla_disagreements(100)
 
 
 FIGURES = {
@@ -166,8 +167,9 @@ def test_figures_say_what_they_show(script):
         return layers(GROWS, READABLE)(config, noise) | {"train_accuracy": 0.99}
 
     evidence = evidence_of(script.CLAIM, lambda config: turned(config, 0.98), measured)
-    figures = script.CLAIM.figures(evidence, "page")
+    figures = script.CLAIM.figures(evidence)
     assert [figure.name for figure in figures] == FIGURES[script]
     for figure in figures:
+        assert figure.draw(theme="page")
         assert figure.caption.endswith(".")
         assert figure.description.endswith(".")

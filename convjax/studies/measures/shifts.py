@@ -1,9 +1,9 @@
-"""What shifting the input does to a trained network: its accuracy, and the equivariance of its feature maps.
+"""What shifted images do to a trained network: its accuracy, and the equivariance of its feature maps.
 
-A map F of images is equivariant to shifts where F(shifted x) is F(x), shifted (by as many positions as the shift has
-pixels, divided by the distance of neighbouring positions). Convolutions with stride 1 are, by construction, away from
-the borders; strides and pooling keep it for shifts by multiples of their stride only (Zhang 2019, Making
-convolutional networks shift-invariant again).
+A feature map F is equivariant to shifts if F(shifted x) equals shifted F(x). A shift by p pixels moves the map by
+p / jump positions, where jump is the number of pixels between neighboring positions. Away from the borders,
+convolutions with stride 1 are equivariant by construction; strides and pooling are only for shifts by multiples of
+their stride (Zhang 2019, Making convolutional networks shift-invariant again).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ EQUIVARIANCE_IMAGES = 200
 
 
 def shift(images: UInt8[np.ndarray, "n height width channels"], down: int, right: int) -> np.ndarray:
-    """The images moved by whole pixels; black comes in, and what leaves is lost."""
+    """The images moved by whole pixels. Black moves in; what moves out is lost."""
     height, width = images.shape[1:3]
     moved = np.zeros_like(images)
     to_rows, from_rows = _moved(height, down)
@@ -35,21 +35,21 @@ def shift(images: UInt8[np.ndarray, "n height width channels"], down: int, right
 
 
 def _moved(size: int, by: int) -> tuple[slice, slice]:
-    """Where an axis's entries go, and where they come from."""
+    """Slices of an axis: where its entries go, and where they come from."""
     kept = max(0, size - abs(by))
     return (slice(by, by + kept), slice(0, kept)) if by >= 0 else (slice(0, kept), slice(-by, -by + kept))
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
-    """Positions of `wanted` of `count` examples (all, if there are fewer) at equal distances."""
+    """Indices of `wanted` of `count` examples (all, if there are fewer), evenly spaced."""
     return np.linspace(0, count - 1, min(count, wanted)).round().astype(int)
 
 
-def shifted_accuracy(trained: Trained) -> dict[str, Any]:
-    """Accuracy on test images shifted by -8 to +8 pixels along both axes, and how much of them is still in the image.
+def measure_shifts(trained: Trained) -> dict[str, Any]:
+    """Accuracy on test images shifted by -8 to +8 pixels along both axes.
 
     Returns `{"offsets": [...], "images": n, "accuracy": [down][right], "ink": [down][right]}`; `ink` is the share of
-    all grey levels that a shift leaves inside.
+    the summed gray levels that a shift leaves in the image.
     """
     test = trained.dataset.test
     chosen = spread(len(test.labels), SHIFTED_IMAGES)
@@ -65,13 +65,13 @@ def shifted_accuracy(trained: Trained) -> dict[str, Any]:
     return {"offsets": offsets, "images": len(labels), "accuracy": accuracy, "ink": ink}
 
 
-def equivariance(trained: Trained) -> dict[str, Any]:
+def measure_equivariance(trained: Trained) -> dict[str, Any]:
     """Equivariance error of every feature map, for shifts down and to the right by 1, 2 and 4 pixels.
 
-    The error is |F(shifted x) - shifted F(x)| / |F(shifted x)|, root sums of squares over test images, positions and
-    channels. Where a shift is no whole number of positions, F(x) is shifted by linear interpolation. `inside` counts
-    only positions whose receptive fields before and after the shift touch no padding; `all` counts all that have a
-    counterpart. A map without any such position has no number (None).
+    The error is |F(shifted x) - shifted F(x)| / |F(shifted x)|, norms over test images, positions and channels. F(x) is
+    shifted by linear interpolation if the shift is not a whole number of positions. `inside` counts only positions
+    whose receptive fields touch no padding before and after the shift; `all` counts every position that has a
+    counterpart. A map without such a position has None.
 
     Returns `{"layers": [name, ...], "jumps": [pixels between positions, ...], "shifts": [...], "inside":
     [layer][shift], "all": [layer][shift], "changed": [share of predictions that change, by shift]}`.
@@ -109,7 +109,7 @@ def equivariance(trained: Trained) -> dict[str, Any]:
 def interior(layers: Sequence[Layer]) -> tuple[slice, slice]:
     """Rows and columns of the last layer's feature map whose receptive field lies wholly in the image.
 
-    No window on the way from there to the image touches padding, or it would reach out of the image.
+    No window between such a position and the image touches padding: its receptive field would leave the image.
     """
     spans = []
     for axis in range(2):
@@ -135,12 +135,12 @@ def equivariance_error(
     jump: tuple[int, int],
     within: tuple[slice, slice],
 ) -> float | None:
-    """The error of a feature map, see `equivariance`, over both directions; None where no position is left.
+    """The error of a feature map over both directions, see `measure_equivariance`; None if no position is left.
 
     Args:
-      still, moved_down, moved_right: its values `[n, height, width, channels]` for images and for the same moved.
-      pixels: how far they were moved.
-      jump: pixels between neighbouring rows and columns of the map.
+      still, moved_down, moved_right: its values `[n, height, width, channels]` for the images and the moved images.
+      pixels: how far the images were moved.
+      jump: pixels between neighboring rows and columns of the map.
       within: rows and columns that count, before and after the shift.
     """
     differences, squares = 0.0, 0.0
@@ -153,13 +153,11 @@ def equivariance_error(
         if count <= 0:
             continue
 
-        def taken(back: int, axis: int = axis, first: int = first, count: int = count) -> np.ndarray:
-            return inner.take(range(first - back, first - back + count), axis)
-
-        expected = (1 - fraction) * taken(whole)
+        places = np.arange(first, first + count)
+        expected = (1 - fraction) * inner.take(places - whole, axis)
         if part:
-            expected += fraction * taken(whole + 1)
-        found = moved[:, within[0], within[1]].astype(np.float64).take(range(first, first + count), axis)
+            expected += fraction * inner.take(places - whole - 1, axis)
+        found = moved[:, within[0], within[1]].astype(np.float64).take(places, axis)
         differences += float(np.sum((found - expected) ** 2))
         squares += float(np.sum(found**2))
     return float(np.sqrt(differences / squares)) if squares else None

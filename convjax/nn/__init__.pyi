@@ -1,0 +1,13 @@
+from . import activations as activations
+from . import conv as conv
+from . import fast as fast
+from . import geometry as geometry
+from . import keras_config as keras_config
+from . import keras_hdf5 as keras_hdf5
+from . import keras_io as keras_io
+from . import layerwise as layerwise
+from . import local as local
+from . import models as models
+from . import pool as pool
+from . import shard as shard
+from . import summary as summary
