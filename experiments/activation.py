@@ -10,8 +10,8 @@ STUDY = Study(
     question="Does test accuracy change with an activation other than relu?",
     reading=(
         "Size and cost are the same in every arm. All arms keep Keras's Glorot-uniform initialization and the "
-        "chapter's learning rate, so an activation that needs others (sigmoid) is shown as a user would meet it, not at "
-        "its best. 'linear' is the control: it leaves max-pooling as the only nonlinearity."
+        "chapter's learning rate, so an activation that needs others (selu, sigmoid) is shown as a user would meet it, "
+        "not at its best. 'linear' is the control: it leaves max-pooling as the only nonlinearity."
     ),
     axes={"activation": ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear")},
     baseline={"activation": "relu"},

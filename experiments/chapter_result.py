@@ -49,7 +49,7 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     for study in NETS:
         part = f"the convnet is more accurate than the {label(evidence, study)}"
         dense = evidence.values(study=study, model="dense")
-        findings.append(studies.difference(part, dense, convnet, "higher", decides=study != "flops"))
+        findings.append(studies.difference(part, dense, convnet, studies.above(), decides=study != "flops"))
     return findings
 
 

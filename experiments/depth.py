@@ -9,9 +9,9 @@ STUDY = Study(
     name="depth",
     question="Does test accuracy grow with the number of convolutions, from one to four?",
     reading=(
-        "Padding is 'same', so that four convolutions fit. There is 2x2 max-pooling between convolutions, so depth also "
-        "brings downsampling and a larger receptive field. A shallow net flattens a large map and therefore has MORE "
-        "parameters, in the dense layer. The table shows parameters and FLOPs; --match=params and --match=flops "
+        "Padding is 'same', so that four convolutions fit. Between convolutions there is 2x2 max-pooling, so depth "
+        "also brings downsampling and a larger receptive field. A shallow net flattens a large map and therefore has "
+        "MORE parameters, in the dense layer. The table shows parameters and FLOPs; --match=params and --match=flops "
         "equalize them."
     ),
     axes={"channels": ("32", "32-64", "32-64-64", "32-64-64-64")},

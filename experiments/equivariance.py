@@ -68,18 +68,13 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
         return studies.exact(part, largest < ROUNDING, f"largest relative error {largest:.1g}{note}")
 
     def small(part: str, values: dict[int, float]) -> studies.Finding:
-        summary, metric = analysis.statistics.summarise(values), "relative error"
-        note, effect, interval = f"{summary.n} seeds", summary.mean, summary.t_interval
-        return studies.estimate(
-            part, effect, interval, claimed="equal", margin=MARGIN, metric=metric, note=note, decides=False
-        )
+        one, limit = analysis.statistics.summarise(values), studies.within(MARGIN)
+        metric, note = "relative error", f"{one.n} seeds"
+        return studies.estimate(part, one.mean, one.t_interval, limit, metric=metric, note=note, decides=False)
 
+    note = ", three layers, shifts by 1, 2 and 4 pixels, away from borders"
     return [
-        rounding(
-            "after convolutions with stride 1 a feature map moves as the image does",
-            by_any,
-            ", three layers, shifts by 1, 2 and 4 pixels, away from borders",
-        ),
+        rounding("after convolutions with stride 1 a feature map moves as the image does", by_any, note),
         rounding("with two 2x2 max-poolings it does for shifts by 4 pixels, the product of their strides", by_four),
         small("after the first max-pooling it does for a shift by 1 pixel", errors(pooled, pooling, 1)),
         small("after all layers it does for a shift by 1 pixel", errors(pooled, last, 1)),

@@ -82,7 +82,7 @@ def window_findings(evidence: studies.Evidence) -> list[studies.Finding]:
     for before, after in itertools.pairwise(CONVOLUTIONS):
         smaller, larger = (by_seed(fields, layer, "width") for layer in (before, after))
         part = f"measured by gradients, {after} looks at a larger window than {before}"
-        findings.append(studies.difference(part, smaller, larger, "higher", metric=pixels))
+        findings.append(studies.difference(part, smaller, larger, studies.above(), metric=pixels))
     return findings
 
 
@@ -98,9 +98,9 @@ def probe_findings(evidence: studies.Evidence) -> list[studies.Finding]:
         # The step to the third block does not decide: that block has a fifth of the second's features.
         decides = (before, after) != ("max_pooling2d_2", last)
         pair = accuracies[before], accuracies[after]
-        findings.append(studies.difference(part, *pair, "higher", decides=decides))
+        findings.append(studies.difference(part, *pair, studies.above(), decides=decides))
     part = "training does that: a linear classifier reads the third block of an untrained network less well"
-    return [*findings, studies.difference(part, accuracies[last], untrained, "lower")]
+    return [*findings, studies.difference(part, accuracies[last], untrained, studies.below())]
 
 
 def judge(evidence: studies.Evidence) -> list[studies.Finding]:
@@ -109,9 +109,9 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     return [
         *window_findings(evidence),
         *probe_findings(evidence),
-        studies.difference("at equal parameters two blocks are more accurate than one", one, two, "higher"),
-        studies.difference("three blocks are more accurate than one", one, three, "higher"),
-        studies.difference("three blocks are more accurate than two", two, three, "higher", decides=False),
+        studies.difference("at equal parameters two blocks are more accurate than one", one, two, studies.above()),
+        studies.difference("three blocks are more accurate than one", one, three, studies.above()),
+        studies.difference("three blocks are more accurate than two", two, three, studies.above(), decides=False),
     ]
 
 

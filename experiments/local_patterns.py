@@ -40,20 +40,18 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     """Locality helps if neighbors are neighbors, and not if they are not."""
     plain, permuted = ({model: evidence.values(model=model, pixels=pixels) for model in NAMES} for pixels in PIXELS)
     convnet, local, dense = plain.values()
+    higher, lower, difference = studies.above(), studies.below(), studies.difference
     equal = f"permuting pixels changes the dense net's accuracy by less than {100 * MARGIN:g} points"
     more_seeds = (evidence.values(study="dense", pixels=pixels) for pixels in PIXELS)
     worse = "on permuted pixels the convnet is less accurate than the dense net"
-    difference = studies.difference
     return [
-        difference("the convnet is more accurate than the dense net", dense, convnet, "higher"),
-        difference("permuting pixels costs the convnet accuracy", convnet, permuted["convnet"], "lower"),
-        difference(equal, *more_seeds, "equal", margin=MARGIN),
-        difference("unshared local windows are more accurate than dense layers", dense, local, "higher", decides=False),
-        difference("shared weights are more accurate than unshared ones", local, convnet, "higher", decides=False),
-        difference(
-            "permuting pixels costs unshared windows accuracy", local, permuted["local"], "lower", decides=False
-        ),
-        difference(worse, permuted["dense"], permuted["convnet"], "lower", decides=False),
+        difference("the convnet is more accurate than the dense net", dense, convnet, higher),
+        difference("permuting pixels costs the convnet accuracy", convnet, permuted["convnet"], lower),
+        difference(equal, *more_seeds, studies.within(MARGIN)),
+        difference("unshared local windows are more accurate than dense layers", dense, local, higher, decides=False),
+        difference("shared weights are more accurate than unshared ones", local, convnet, higher, decides=False),
+        difference("permuting pixels costs unshared windows accuracy", local, permuted["local"], lower, decides=False),
+        difference(worse, permuted["dense"], permuted["convnet"], lower, decides=False),
     ]
 
 

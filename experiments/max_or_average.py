@@ -30,7 +30,7 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     costs = {(arm.parameters, arm.flops) for arm in (evidence.arm(pool=pool) for pool in POOLS)}
     told = " or ".join(f"{parameters:,} parameters and {flops:,} FLOPs per image" for parameters, flops in costs)
     return [
-        studies.difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, "higher"),
+        studies.difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, studies.above()),
         studies.exact("the comparison is at equal FLOPs and parameters", len(costs) == 1, told),
     ]
 

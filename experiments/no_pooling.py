@@ -71,10 +71,10 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     for study, name in NAMES.items():
         pooled, plain = (evidence.values(study=study, pool=pool) for pool in POOLS)
         part = f"{name} the net with max-pooling is more accurate than the one without"
-        findings.append(studies.difference(part, plain, pooled, "higher"))
+        findings.append(studies.difference(part, plain, pooled, studies.above()))
         pooled, plain = (gaps(evidence, study, pool) for pool in POOLS)
         part = f"{name} the net without overfits more (training accuracy minus test accuracy)"
-        findings.append(studies.difference(part, pooled, plain, "higher", decides=False))
+        findings.append(studies.difference(part, pooled, plain, studies.above(), decides=False))
     return findings
 
 

@@ -23,39 +23,31 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     valid, same, strided = Axis(5, 3, 1, "valid"), Axis(5, 3, 1, "same"), Axis(5, 3, 2, "valid")
     half = {padding: Axis(28, 3, 2, padding).count for padding in ("valid", "same")}
     wrong = measures.xla_disagreements(GEOMETRIES)
-    exact = studies.exact
-    return [
-        exact(
-            "the output shapes of the summary follow from the arithmetic",
-            shapes == CHAPTER,
-            ", ".join("x".join(map(str, shape)) for shape in shapes),
-        ),
-        exact(
-            "there are 9 positions for a 3x3 window in a 5x5 map, and the output is 3x3",
+    sizes = ", ".join("x".join(map(str, shape)) for shape in shapes)
+    parts = {
+        "the output shapes of the summary follow from the arithmetic": (shapes == CHAPTER, sizes),
+        "there are 9 positions for a 3x3 window in a 5x5 map, and the output is 3x3": (
             valid.count == 3,
             f"{valid.count**2} positions",
         ),
-        exact(
-            "with padding there is one window around every tile of the 5x5 map",
+        "with padding there is one window around every tile of the 5x5 map": (
             same.count == 5 and same.pads == (1, 1),
             f"{same.count**2} windows, with one row or column of zeros on each side",
         ),
-        exact(
-            "a 3x3 window with stride 2 extracts 4 patches from a 5x5 map",
+        "a 3x3 window with stride 2 extracts 4 patches from a 5x5 map": (
             strided.count == 2,
             f"{strided.count**2} patches",
         ),
-        exact(
-            "stride 2 downsamples width and height by 2",
+        "stride 2 downsamples width and height by 2": (
             half["same"] == 14,
             f"28 to {half['same']} with padding, and to {half['valid']} without, because of the border effect",
         ),
-        exact(
-            f"the closed forms give XLA's own sizes and padding for {GEOMETRIES:,} random windows",
+        f"the closed forms give XLA's own sizes and padding for {GEOMETRIES:,} random windows": (
             not wrong,
             f"{len(wrong)} disagreements",
         ),
-    ]
+    }
+    return [studies.exact(part, *settled) for part, settled in parts.items()]
 
 
 def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:

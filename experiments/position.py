@@ -47,10 +47,10 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     corner, away = ({net: evidence.values(dataset=place, **fields) for net, fields in NETS.items()} for place in PLACES)
 
     def blind(part: str, values: dict[int, float]) -> studies.Finding:
-        return studies.rate(part, values, IMAGES, claimed="equal", than=0.5, margin=MARGIN)
+        return studies.rate(part, values, IMAGES, studies.within(MARGIN, of=0.5))
 
     def knows(part: str, values: dict[int, float]) -> studies.Finding:
-        return studies.rate(part, values, IMAGES, claimed="higher", than=KNOWS, decides=False)
+        return studies.rate(part, values, IMAGES, studies.above(KNOWS), decides=False)
 
     return [
         blind("away from the borders a convnet without padding cannot tell where a patch is", away["valid, averaged"]),

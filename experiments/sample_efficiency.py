@@ -75,8 +75,7 @@ def fewer(evidence: studies.Evidence, arm: str, baseline: str, *, decides: bool 
         f"the {NAMES[arm]} needs fewer examples than the {NAMES[baseline]} for the same accuracy",
         found.factor,
         found.interval,
-        claimed="higher",
-        than=1.0,
+        studies.above(1.0),
         metric=analysis.metrics.Metric("data_factor", "times the data", "times", decimals=1),
         note=(
             f"{bound}at {100 * found.accuracy:.1f} %, which the {NAMES[baseline]} reaches with {found.at:,}; "

@@ -32,7 +32,7 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     for study, name in NAMES.items():
         pooled, strided = (evidence.values(study=study, **arm) for arm in ARMS.values())
         part = f"{name} 2x2 max-pooling is more accurate than convolutions with stride 2"
-        findings.append(studies.difference(part, strided, pooled, "higher"))
+        findings.append(studies.difference(part, strided, pooled, studies.above()))
     return findings
 
 

@@ -66,35 +66,16 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     centered, moved = ({name: at_distance(found, by) for name, found in maps.items()} for by in (0, WHOLE))
     lost = {name: {seed: centered[name][seed] - moved[name][seed] for seed in centered[name]} for name in maps}
     convnet, averaged, dense = lost.values()
+    start, moved_by_one = centered["convnet"], at_distance(maps["convnet"], 1)
+    equal = f"digits shifted by {WHOLE} pixels are recognized as well as centered ones, to {100 * MARGIN:g} point"
+    less = f"a shift by {WHOLE} pixels costs the convnet less accuracy than the dense net"
+    equal_by_one = "digits shifted by 1 pixel are recognized as well as centered ones"
+    less_averaged = f"with an averaged head a shift by {WHOLE} pixels costs the convnet less than with Flatten"
     return [
-        studies.difference(
-            f"digits shifted by {WHOLE} pixels are recognized as well as centered ones, to {100 * MARGIN:g} point",
-            centered["convnet"],
-            moved["convnet"],
-            "equal",
-            margin=MARGIN,
-        ),
-        studies.difference(
-            f"a shift by {WHOLE} pixels costs the convnet less accuracy than the dense net",
-            dense,
-            convnet,
-            "lower",
-        ),
-        studies.difference(
-            "digits shifted by 1 pixel are recognized as well as centered ones",
-            centered["convnet"],
-            at_distance(maps["convnet"], 1),
-            "equal",
-            margin=MARGIN,
-            decides=False,
-        ),
-        studies.difference(
-            f"with an averaged head a shift by {WHOLE} pixels costs the convnet less than with Flatten",
-            convnet,
-            averaged,
-            "lower",
-            decides=False,
-        ),
+        studies.difference(equal, start, moved["convnet"], studies.within(MARGIN)),
+        studies.difference(less, dense, convnet, studies.below()),
+        studies.difference(equal_by_one, start, moved_by_one, studies.within(MARGIN), decides=False),
+        studies.difference(less_averaged, convnet, averaged, studies.below(), decides=False),
     ]
 
 

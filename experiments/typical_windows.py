@@ -38,10 +38,10 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
         gain = f"{name} 7x7 windows gain less than {100 * MARGIN:.1f} points over 3x3"
         beside = f"{name} 5x5 windows are more accurate than 3x3"
         findings += [
-            studies.difference(f"{name} 3x3 windows are more accurate than 1x1", one, three, "higher"),
-            studies.difference(f"{name} 5x5 windows are more accurate than 1x1", one, five, "higher"),
-            studies.difference(gain, three, seven, "lower", than=MARGIN),
-            studies.difference(beside, three, five, "higher", decides=False),
+            studies.difference(f"{name} 3x3 windows are more accurate than 1x1", one, three, studies.above()),
+            studies.difference(f"{name} 5x5 windows are more accurate than 1x1", one, five, studies.above()),
+            studies.difference(gain, three, seven, studies.below(MARGIN)),
+            studies.difference(beside, three, five, studies.above(), decides=False),
         ]
     return findings
 

@@ -22,8 +22,11 @@ from .page import ClaimFigure as ClaimFigure
 from .page import JudgedClaim as JudgedClaim
 from .study import Study as Study
 from .verdict import Finding as Finding
+from .verdict import above as above
+from .verdict import below as below
 from .verdict import difference as difference
 from .verdict import estimate as estimate
 from .verdict import exact as exact
 from .verdict import prediction as prediction
 from .verdict import rate as rate
+from .verdict import within as within

@@ -66,7 +66,7 @@ def run(claim: Claim) -> None:
         define_flags(seeds=next(iter(claim.studies.values())).seeds)
     else:
         define_run_flags()
-    run_program(lambda argv: _main_of_one(claim))
+    run_program(lambda argv: _main([claim], Path(flags.FLAGS.workdir) / claim.name / "claim", claim.title))
 
 
 def run_all(claims: Sequence[Claim]) -> None:
@@ -80,59 +80,48 @@ def run_all(claims: Sequence[Claim]) -> None:
     run_program(lambda argv: _main_of_all(claims))
 
 
-def _main_of_one(claim: Claim) -> int:
-    layouts = _lay_out(claim)
-    if layouts and flags.FLAGS.dry_run:
-        for layout in layouts.values():
-            layout.show_plan()
-        return 0
-    folder = Path(flags.FLAGS.workdir) / claim.name
-    judged, failed = _judge(claim, layouts, folder=folder, images="")
-    _print(judged)
-    _write_pages(folder / "claim", claim.title, [judged], layouts.values())
-    return 1 if failed or not judged.findings else 0
-
-
 def _main_of_all(claims: Sequence[Claim]) -> int:
-    values = flags.FLAGS
-    known = {claim.name: claim for claim in claims}
-    for name in values.only:
+    only, folder = flags.FLAGS.only, Path(flags.FLAGS.output or Path(flags.FLAGS.workdir) / "claims")
+    known = [claim.name for claim in claims]
+    for name in only:
         if name not in known:
             raise UserError(f"--only={name}: no such claim; expected some of {', '.join(known)}")
-    chosen = [claim for claim in claims if not values.only or claim.name in values.only]
-    layouts = {claim.name: _lay_out(claim) for claim in chosen}
+    chosen = [claim for claim in claims if not only or claim.name in only]
+    return _main(chosen, folder / "claims", TITLE, images="claims/")
+
+
+def _main(claims: Sequence[Claim], page: Path, title: str, images: str = "") -> int:
+    layouts = {claim.name: {name: lay_out(study) for name, study in claim.studies.items()} for claim in claims}
     everything = [layout for of_claim in layouts.values() for layout in of_claim.values()]
-    if values.dry_run:
+    if "dry_run" in flags.FLAGS and flags.FLAGS.dry_run:
         for layout in everything:
             layout.show_plan()
         return 0
-    folder = Path(values.output or Path(values.workdir) / "claims")
-    judged = {claim.name: _judged(claim, reason="its runs are not done yet") for claim in chosen}
+    judged = {claim.name: _judged(claim, reason="its runs are not done yet") for claim in claims}
     failures = 0
-    for claim in chosen:
+    for claim in claims:
         print(f"\n== {claim.title} ({claim.name})\n", flush=True)
-        judged[claim.name], failed = _judge(claim, layouts[claim.name], folder=folder, images="claims/")
-        failures += failed
-        _print(judged[claim.name])
+        one, failed = _judge(claim, layouts[claim.name], folder=page.parent, images=images)
+        judged[claim.name], failures = one, failures + failed
+        print("\n- ".join([one.verdict, *one.others, *one.beside]))
         # The page is written after each claim, so that it can be read before a long run ends.
-        _write_pages(folder / "claims", TITLE, list(judged.values()), everything)
+        _write_pages(page, title, list(judged.values()), everything)
     print("\n" + "\n".join(f"{one.word or 'not judged':<14}{one.claim.title}" for one in judged.values()))
-    print(f"page: {folder / 'claims.html'}")
+    print(f"page: {page}.html")
     complete = all(one.findings for one in judged.values())
-    return 1 if failures or not (complete or values.report_only) else 0
+    return 1 if failures or not (complete or _report_only()) else 0
 
 
-def _lay_out(claim: Claim) -> dict[str, Layout]:
-    return {name: lay_out(study) for name, study in claim.studies.items()}
+def _report_only() -> bool:
+    return "report_only" in flags.FLAGS and flags.FLAGS.report_only
 
 
 def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images: str) -> tuple[JudgedClaim, int]:
     """Does the missing runs, measures, judges and draws; also returns how many runs failed.
 
-    Figures are saved as `folder/images*.png`.
+    Figures are saved in `folder`, in the subfolder `images` if it is not empty.
     """
-    report_only = "report_only" in flags.FLAGS and flags.FLAGS.report_only
-    first = next(iter(layouts.values()), None)
+    report_only, first = _report_only(), next(iter(layouts.values()), None)
     if report_only and first is not None and first.missing() == len(first.sweep.configs):
         return _judged(claim, reason=f"none of its {first.missing()} runs is done"), 0
     failed = 0
@@ -184,9 +173,3 @@ def _public_flags() -> list[str]:
     """The flags on the command line, without the user's own folders."""
     private = ("data_dir", "workdir", "output", "report_only")
     return [word for word in sys.argv[1:] if not word.lstrip("-").startswith(private)]
-
-
-def _print(judged: JudgedClaim) -> None:
-    print(judged.verdict)
-    for sentence in (*judged.others, *judged.beside):
-        print(f"- {sentence}")

@@ -13,7 +13,6 @@ principle, Berger 1982). It is contradicted if any of them is.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scipy import stats
 
@@ -26,7 +25,39 @@ NOT_SHOWN = "not shown"
 CONTRADICTED = "contradicted"
 WORDS = (SUPPORTED, NOT_SHOWN, CONTRADICTED)
 
-Claimed = Literal["higher", "lower", "equal"]
+
+@dataclass(frozen=True)
+class Claimed:
+    """The effects that a part of a claim allows: those between `low` and `high`; see `above`, `below` and `within`."""
+
+    low: float
+    high: float
+
+    @property
+    def margin(self) -> float:
+        """Half the width; infinite for a direction."""
+        return (self.high - self.low) / 2
+
+
+def above(bound: float = 0.0) -> Claimed:
+    """Effects above a bound."""
+    return Claimed(bound, math.inf)
+
+
+def below(bound: float = 0.0) -> Claimed:
+    """Effects below a bound."""
+    return Claimed(-math.inf, bound)
+
+
+def within(margin: float, of: float = 0.0) -> Claimed:
+    """Effects that differ from `of` by less than the margin.
+
+    Raises:
+      ValueError: the margin is not positive.
+    """
+    if margin <= 0:
+        raise ValueError(f"no effect lies within {margin:g} of {of:g}")
+    return Claimed(of - margin, of + margin)
 
 
 @dataclass(frozen=True)
@@ -55,29 +86,13 @@ class Finding:
         return f"{self.part[:1].upper()}{self.part[1:]}: {self.word} ({self.evidence})."
 
 
-def judge(interval: Interval | None, claimed: Claimed, margin: float = 0.0) -> str:
-    """The word for an effect with this interval. An interval that touches the bound decides nothing.
-
-    Args:
-      interval: of the effect; None if its spread is unknown, which decides nothing.
-      claimed: `higher`: the effect is above `margin`; `lower`: below minus `margin`; `equal`: within `margin` of 0.
-      margin: at least 0; above 0 for `equal`.
-
-    Raises:
-      ValueError: an unknown claim, or a margin that it cannot have.
-    """
-    if claimed not in ("higher", "lower", "equal") or margin < 0 or (claimed == "equal" and margin == 0):
-        raise ValueError(f"cannot judge claimed={claimed!r} with margin {margin:g}")
+def judge(interval: Interval | None, claimed: Claimed) -> str:
+    """The word for an effect with this interval; an interval that touches a bound, or None, decides nothing."""
     if interval is None or not (math.isfinite(interval.low) and math.isfinite(interval.high)):
         return NOT_SHOWN
-    low, high = interval.low, interval.high
-    if claimed == "lower":
-        low, high = -high, -low
-    if claimed == "equal":
-        inside, outside = -margin < low and high < margin, low > margin or high < -margin
-    else:
-        inside, outside = low > margin, high < margin
-    return SUPPORTED if inside else CONTRADICTED if outside else NOT_SHOWN
+    if claimed.low < interval.low and interval.high < claimed.high:
+        return SUPPORTED
+    return CONTRADICTED if interval.high < claimed.low or claimed.high < interval.low else NOT_SHOWN
 
 
 def overall(findings: Sequence[Finding]) -> str:
@@ -100,22 +115,19 @@ def difference(
     arm: Values,
     claimed: Claimed,
     *,
-    than: float = 0.0,
-    margin: float = 0.0,
     metric: str | Metric = "test_accuracy",
     decides: bool = True,
 ) -> Finding:
     """Judges arm - baseline, paired by seed, by its t interval.
 
-    `higher` and `lower` are about the metric itself, whether or not higher is better. `than` and `margin` are in the
-    metric's own unit: accuracies are fractions, so 0.002 is 0.2 points.
+    `claimed` is about the metric itself, whether or not higher is better, in its own unit: accuracies are fractions, so
+    0.002 is 0.2 points.
     """
     metric = _metric(metric)
     compared = paired(baseline, arm)
     effect, interval = compared.mean_difference, compared.t_interval
-    word = judge(_relative(interval, than), claimed, margin)
-    if claimed == "equal" and compared.identical:
-        word = SUPPORTED
+    equal = compared.identical and math.isfinite(claimed.margin)
+    word = SUPPORTED if equal else judge(interval, claimed)
     seeds, told = counted(compared.n, "seed"), f"{metric.format(effect, signed=True)}{_unit(metric.difference_unit)}"
     if compared.n < 2:
         evidence = f"{seeds}: no interval"
@@ -125,64 +137,42 @@ def difference(
         evidence = f"{told} in all {seeds}: no interval"
     else:
         evidence = f"{told}, {_told(interval, metric, signed=True)}, {seeds}"
-    return Finding(part, word, effect, interval, evidence + _margin(claimed, margin, metric), decides)
+    return Finding(part, word, effect, interval, evidence + _margin(claimed, metric), decides)
 
 
 def estimate(
     part: str,
     effect: float,
     interval: Interval | None,
-    *,
     claimed: Claimed,
-    than: float = 0.0,
-    margin: float = 0.0,
+    *,
     metric: str | Metric,
     note: str = "",
     decides: bool = True,
 ) -> Finding:
-    """Judges any quantity with an interval: is it higher or lower than `than`, or within `margin` of it?
+    """Judges any quantity with an interval, in the metric's own unit.
 
-    Args:
-      part, decides: see `Finding`.
-      effect, interval: the quantity, in the metric's own unit.
-      claimed, margin: see `judge`.
-      than: what the quantity is compared with.
-      metric: how to write the quantity.
-      note: what else a reader must know, such as the number of seeds.
+    `note` is what else a reader must know, such as the number of seeds.
     """
     metric = _metric(metric)
     told = "no interval" if interval is None else _told(interval, metric)
     evidence = ", ".join(filter(None, [f"{metric.format(effect)}{_unit(metric.unit)}", told, note]))
-    word = judge(_relative(interval, than), claimed, margin)
-    return Finding(part, word, effect, interval, evidence + _margin(claimed, margin, metric), decides)
+    return Finding(part, judge(interval, claimed), effect, interval, evidence + _margin(claimed, metric), decides)
 
 
-def rate(
-    part: str, values: Values, images: int, *, claimed: Claimed, than: float, margin: float = 0.0, decides: bool = True
-) -> Finding:
-    """Judges accuracies against a fixed one, such as chance, even if all seeds agree to the last image.
+def rate(part: str, values: Values, images: int, claimed: Claimed, *, decides: bool = True) -> Finding:
+    """Judges accuracies themselves, for example against chance, even if all seeds agree to the last image.
 
     The seed that contradicts the claim most is judged, by the exact interval of a proportion of `images` test images
     (Clopper and Pearson 1934).
     """
     if not values:
         return Finding(part, NOT_SHOWN, math.nan, None, "no run", decides)
-    against = {"higher": min, "lower": max, "equal": lambda accuracies: max(accuracies, key=lambda a: abs(a - than))}
-    worst = against[claimed](list(values.values()))
+    worst = min(values.values(), key=lambda value: min(value - claimed.low, claimed.high - value))
     ends = stats.binomtest(round(worst * images), images).proportion_ci(LEVEL, method="exact")
     interval = Interval(float(ends.low), float(ends.high), "exact")
     note = f"the worst of {counted(len(values), 'seed')}, {images:,} images"
-    return estimate(
-        part,
-        worst,
-        interval,
-        claimed=claimed,
-        than=than,
-        margin=margin,
-        metric="test_accuracy",
-        note=note,
-        decides=decides,
-    )
+    return estimate(part, worst, interval, claimed, metric="test_accuracy", note=note, decides=decides)
 
 
 def prediction(part: str, values: Values, one: float) -> Finding:
@@ -213,10 +203,6 @@ def _metric(metric: str | Metric) -> Metric:
     return metric_named(metric) if isinstance(metric, str) else metric
 
 
-def _relative(interval: Interval | None, than: float) -> Interval | None:
-    return interval and Interval(interval.low - than, interval.high - than, interval.method)
-
-
 def _unit(unit: str) -> str:
     return f" {unit}" if unit else ""
 
@@ -226,6 +212,7 @@ def _told(interval: Interval, metric: Metric, *, signed: bool = False) -> str:
     return f"{100 * interval.level:.0f} % interval {low} to {high}"
 
 
-def _margin(claimed: Claimed, margin: float, metric: Metric) -> str:
-    words = "margin" if claimed == "equal" else "by"
-    return f"; {words} {metric.format(margin)}{_unit(metric.difference_unit)}" if margin else ""
+def _margin(claimed: Claimed, metric: Metric) -> str:
+    if not math.isfinite(claimed.margin):
+        return ""
+    return f"; margin {metric.format(claimed.margin)}{_unit(metric.difference_unit)}"

@@ -35,7 +35,7 @@ def layers(widths, accuracies, untrained=0.7):
 
     def measured(config, noise):
         fields = {
-            name: {"width": width + (index + 1) * 50 * noise, "size": width, "map": np.ones((28, 28)).tolist()}
+            name: {"width": width + (index + 1) * 50 * noise, "map": np.ones((28, 28)).tolist()}
             for index, (name, width) in enumerate(zip(names, widths, strict=True))
         }
         probed = {

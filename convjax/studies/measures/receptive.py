@@ -24,8 +24,6 @@ from convjax.training.steps import scale_images
 IMAGES = 500
 """Test images per measurement."""
 
-_NEGLIGIBLE = 1 - 0.9545
-
 
 @functools.partial(jax.jit, static_argnames="layers")
 def gradient_map(
@@ -70,16 +68,10 @@ def effective_width(gradients: NDArray[Any]) -> float:
     return float(np.sqrt(widths[0] * widths[1]))
 
 
-def effective_size(gradients: NDArray[Any]) -> float:
-    """The measure of Luo et al.: the square root of the number of pixels above 4.55 % of the largest gradient."""
-    weights = np.asarray(gradients)
-    return float(np.sqrt(np.sum(weights > _NEGLIGIBLE * weights.max()))) if weights.max() > 0 else 0.0
-
-
 def measure_fields(trained: Trained) -> dict[str, dict[str, dict[str, Any]]]:
     """Effective receptive fields of all layers with positions, in the trained and in the untrained network.
 
-    Returns `{"trained": {layer: {"width", "size", "map"}}, "untrained": ...}`; maps are relative to their maximum.
+    Returns `{"trained": {layer: {"width", "map"}}, "untrained": ...}`; maps are relative to their maximum.
     """
     images = scale_images(jnp.asarray(trained.dataset.test.images[:IMAGES]))
     networks = {"trained": trained.params, "untrained": initial_state(trained.config, trained.task).params}
@@ -87,7 +79,7 @@ def measure_fields(trained: Trained) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def fields(layers: Sequence[Layer], params: Mapping[str, Any], images: jax.Array) -> dict[str, dict[str, Any]]:
-    """`measure_fields` of one network: `{layer: {"width", "size", "map"}}`."""
+    """`measure_fields` of one network: `{layer: {"width", "map"}}`."""
     found = {}
     for index, layer in enumerate(layers):
         if layer.kind in ("Conv2D", "MaxPooling2D", "AveragePooling2D"):
@@ -95,7 +87,6 @@ def fields(layers: Sequence[Layer], params: Mapping[str, Any], images: jax.Array
             largest = float(gradients.max()) or 1.0
             found[layer.name] = {
                 "width": effective_width(gradients),
-                "size": effective_size(gradients),
                 "map": np.round(gradients / largest, 4).tolist(),
             }
     return found

