@@ -4,6 +4,7 @@ python -m experiments.geometry --input=28 --kernel_size=3 --padding=valid --stri
 """
 
 import os
+import re
 
 from absl import flags
 
@@ -38,12 +39,11 @@ def input_size(text: str) -> tuple[int, int]:
     Raises:
       UserError: the text is not a size.
     """
-    parts = text.split("x") if "x" in text else [text, text]
-    if len(parts) != 2 or not all(
-        part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= LARGEST for part in parts
-    ):
+    sides = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    height, width = (int(side) for side in (sides[1], sides[2] or sides[1])) if sides else (0, 0)
+    if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
         raise UserError(f"--input={text}: expected a size from 1 to {LARGEST} such as 28, or HxW such as 28x32")
-    return int(parts[0]), int(parts[1])
+    return height, width
 
 
 def main(argv: list[str]) -> None:

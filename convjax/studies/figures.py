@@ -32,7 +32,15 @@ def accuracy_figure(
     reference: tuple[float, str] | None = None,
     predicted: Collection[str] = (),
 ) -> ClaimFigure:
-    """Every seed of every arm, with means; see `values_plot`."""
+    """Every seed of every arm, with means and their 95 % t intervals.
+
+    Args:
+      name, title: the figure's.
+      arms: values by seed of every arm, by its label.
+      metric: what the values are.
+      reference: a value to mark by a dashed line, and its name.
+      predicted: labels of the arms that also get the prediction interval of one more run.
+    """
     named = metric_named(metric)
     caption = "Small dots are seeds, large marks their means with 95 % t intervals."
     if predicted:
@@ -40,7 +48,7 @@ def accuracy_figure(
     if reference is not None:
         caption += f" Dashed: {reference[1]}."
     means = ", ".join(f"{label} {_mean(values, named)}" for label, values in arms.items())
-    draw = functools.partial(values_plot, title, arms, named, reference=reference, predicted=predicted)
+    draw = functools.partial(_values_plot, title, arms, named, reference=reference, predicted=predicted)
     return ClaimFigure(name, draw, caption, f"{title}. Means: {means}.")
 
 
@@ -49,25 +57,16 @@ def _mean(values: Values, metric: Metric) -> str:
 
 
 @styled
-def values_plot(
+def _values_plot(
     title: str,
     arms: Mapping[str, Values],
     metric: Metric,
     *,
-    reference: tuple[float, str] | None = None,
-    predicted: Collection[str] = (),
+    reference: tuple[float, str] | None,
+    predicted: Collection[str],
     theme: Theme,
 ) -> Figure:
-    """One row per arm, from the top: its seeds, its mean with the 95 % t interval.
-
-    Args:
-      title: the figure's.
-      arms: values by seed of every arm, by its label.
-      metric: what the values are.
-      reference: a value to mark by a dashed line, and its name.
-      predicted: labels of the arms that also get the prediction interval of one more run.
-      theme: see `convjax.analysis.plots.theme`.
-    """
+    """One row per arm, from the top."""
     labels = [wrapped(label, LABEL_WIDTH) for label in arms]
     heights = [max(1.9, 1.25 * len(label.splitlines())) * FONT_SIZE * 1.3 / 72 for label in labels]
     tops = np.concatenate([[0.0], np.cumsum(heights)])
@@ -135,12 +134,12 @@ def sample_figure(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor
         "Means over seeds with 95 % t intervals; small dots are seeds. The arrow starts at the accuracy that the last "
         f"net of the legend reaches with {factor.at:,} examples and ends where the first net reaches it."
     )
-    draw = functools.partial(sample_plot, curves, factor)
+    draw = functools.partial(_sample_plot, curves, factor)
     return ClaimFigure("sizes", draw, caption, f"Accuracy by training size: {', '.join(ends)}.")
 
 
 @styled
-def sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor, *, theme: Theme) -> Figure:
+def _sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor, *, theme: Theme) -> Figure:
     """Mean accuracies over a logarithmic axis of training sizes, one line per arm."""
     figure = ThemedFigure(WIDTH + 0.6, 3.6, theme)
     axes = figure.add_subplot()

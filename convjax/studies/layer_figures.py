@@ -45,12 +45,12 @@ def equivariance_figure(found: Mapping[str, Mapping[int, Any]]) -> ClaimFigure:
         "seeds and both directions, away from borders and padding. 0 is perfect. A line ends where no position of the "
         "map is away from the borders."
     )
-    draw = functools.partial(equivariance_plot, found)
+    draw = functools.partial(_equivariance_plot, found)
     return ClaimFigure("errors", draw, caption, f"Equivariance error after the last feature map: {'; '.join(told)}.")
 
 
 @styled
-def equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) -> Figure:
+def _equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) -> Figure:
     """One panel per arm: error by layer, one line per shift."""
     columns = min(2, len(found))
     rows = -(-len(found) // columns)
@@ -111,19 +111,13 @@ def probes_figure(found: Mapping[int, Any]) -> ClaimFigure:
         "Test accuracy of a logistic regression on each layer's activations, mean over seeds with its 95 % t interval. "
         "Below each layer is the number of its features."
     )
-    draw = functools.partial(probe_plot, values, features)
+    draw = functools.partial(_probe_plot, values, features)
     return ClaimFigure("probes", draw, caption, f"Linear probes of the trained network: {told}.")
 
 
 @styled
-def probe_plot(values: Mapping[str, Mapping[str, Values]], features: Mapping[str, int], *, theme: Theme) -> Figure:
-    """Mean accuracies with intervals by layer.
-
-    Args:
-      values: test accuracies by seed, by layer, of the `trained` and the `untrained` network.
-      features: how many each layer of the trained network has.
-      theme: see `convjax.analysis.plots.theme`.
-    """
+def _probe_plot(values: Mapping[str, Mapping[str, Values]], features: Mapping[str, int], *, theme: Theme) -> Figure:
+    """Mean accuracies by layer, of the trained and of the untrained network."""
     figure = ThemedFigure(WIDTH * 1.25, 3.4, theme)
     axes = figure.add_subplot()
     order, handles = list(features), []

@@ -40,23 +40,16 @@ def shift_figure(maps: Mapping[str, Mapping[int, Any]]) -> ClaimFigure:
         "and to the right (negative: up and to the left). Inside the lines 99 and 90 % of the digits' ink is still in "
         "the image."
     )
-    draw = functools.partial(shift_maps, means, np.asarray(first["ink"]), offsets)
+    draw = functools.partial(_shift_maps, means, np.asarray(first["ink"]), offsets)
     return ClaimFigure("shifts", draw, caption, f"Accuracy of shifted digits: {told}.")
 
 
 @styled
-def shift_maps(means: Mapping[str, np.ndarray], ink: np.ndarray, offsets: Sequence[int], *, theme: Theme) -> Figure:
-    """One heat map per arm, on one scale of 0 to 100 %.
-
-    Args:
-      means: accuracies `[down, right]` of every arm, by its label.
-      ink: the share of the digits that is still in the image, `[down, right]`.
-      offsets: pixels of the shifts, along both axes.
-      theme: see `convjax.analysis.plots.theme`.
-    """
+def _shift_maps(means: Mapping[str, np.ndarray], ink: np.ndarray, offsets: Sequence[int], *, theme: Theme) -> Figure:
+    """One heat map `[down, right]` per arm, on one scale of 0 to 100 %."""
     figure = ThemedFigure(2.35 * len(means) + 0.9, 3.1, theme)
     maps = {wrapped(label, 24): 100 * mean for label, mean in means.items()}
-    panels = put_maps(figure, maps, highest=100, start=offsets[0] - 0.5, columns=len(maps), label="test accuracy (%)")
+    panels = _put_maps(figure, maps, highest=100, start=offsets[0] - 0.5, columns=len(maps), label="test accuracy (%)")
     ticks = offsets[:: max(1, len(offsets) // 4)]
     for axes in panels:
         axes.contour(offsets, offsets, ink, levels=[0.9, 0.99], colors="#ffffff", linewidths=0.8)
@@ -86,23 +79,17 @@ def fields_figure(layers: Sequence[Layer], found: Mapping[int, Any]) -> ClaimFig
         "test images and all channels, relative to the largest; mean over seeds. The frame is the theoretical "
         f"receptive field. Widths in pixels: {'; '.join(told)}."
     )
-    draw = functools.partial(field_maps, layers, maps)
+    draw = functools.partial(_field_maps, layers, maps)
     return ClaimFigure("fields", draw, caption, f"Receptive fields: {'; '.join(told)}.")
 
 
 @styled
-def field_maps(layers: Sequence[Layer], maps: Mapping[str, np.ndarray], *, theme: Theme) -> Figure:
-    """One heat map per layer, with the frame of its receptive field.
-
-    Args:
-      layers: the network's plan.
-      maps: gradients relative to the largest, `[height, width]`, by the layer's name.
-      theme: see `convjax.analysis.plots.theme`.
-    """
+def _field_maps(layers: Sequence[Layer], maps: Mapping[str, np.ndarray], *, theme: Theme) -> Figure:
+    """One heat map per layer, by its name, with the frame of its receptive field."""
     columns = min(3, len(maps))
     figure = ThemedFigure(2.2 * columns + 0.8, 2.45 * -(-len(maps) // columns) + 0.6, theme)
     depths = {layer.name: depth for depth, layer in enumerate(layers, start=1)}
-    for axes, name in zip(put_maps(figure, maps, columns=columns, label="gradient, relative"), maps, strict=True):
+    for axes, name in zip(_put_maps(figure, maps, columns=columns, label="gradient, relative"), maps, strict=True):
         seen = layers[: depths[name]]
         ys, xs = input_span(seen, [side // 2 for side in seen[-1].output_shape[:2]])
         height, width = ys.stop - ys.start, xs.stop - xs.start
@@ -114,7 +101,7 @@ def field_maps(layers: Sequence[Layer], maps: Mapping[str, np.ndarray], *, theme
     return figure
 
 
-def put_maps(
+def _put_maps(
     figure: Figure,
     maps: Mapping[str, np.ndarray],
     *,
@@ -123,15 +110,9 @@ def put_maps(
     highest: float = 1.0,
     start: float = 0.0,
 ) -> list[Axes]:
-    """Heat maps with their titles, one color bar for all.
+    """Heat maps `[down, right]` of values from 0 to `highest`, by title, and one color bar with this label.
 
-    Args:
-      figure: where to draw.
-      maps: values from 0 to `highest`, `[down, right]`, by title.
-      columns: how many maps stand side by side.
-      label: of the color bar.
-      highest: the end of the color bar.
-      start: coordinate of the upper left corner, on both axes; cells have side 1.
+    `start` is the coordinate of the upper left corner on both axes; cells have side 1.
     """
     norm, panels = Normalize(0.0, highest), []
     for number, (title, values) in enumerate(maps.items(), start=1):

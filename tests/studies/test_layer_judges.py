@@ -1,4 +1,4 @@
-"""As test_claim_judges, for the claims on layers, windows and downsampling."""
+"""As test_judges, for the claims on layers, windows and downsampling."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def words(claim, accuracy, measured=None):
 
 
 def turned(config, value):
-    """Differences between arms must have a spread, which equal noise in all would not give."""
+    """A value with its noise turned around: equal noise in all arms would give differences no spread."""
     return value - 2 * NOISE[config.seed]
 
 
 def layers(widths, accuracies, untrained=0.7):
-    """What the measurements would have found, the same in every run but for noise."""
+    """Measurements of every run, equal up to noise."""
     names = ("conv2d_1", "max_pooling2d_1", "conv2d_2", "max_pooling2d_2", "conv2d_3")
 
     def measured(config, noise):
