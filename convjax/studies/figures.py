@@ -4,23 +4,18 @@ import functools
 import itertools
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from convjax.analysis.metrics import Metric, metric_named
-from convjax.analysis.plots.parts import LABEL_WIDTH, WIDTH, handle, set_log_ticks, tick_number, wrapped
+from convjax.analysis.plots.parts import LABEL_WIDTH, WIDTH, set_log_ticks, tick_number, wrapped
 from convjax.analysis.plots.theme import FONT_SIZE, MARKERS, Theme, ThemedFigure, styled
-from convjax.analysis.statistics import Summary, Values, prediction_interval, summarise
+from convjax.analysis.statistics import Values, prediction_interval, summarise
 from convjax.studies.data_factor import DataFactor
 from convjax.studies.page import ClaimFigure
-
-_DASHED: Any = (0, (4, 2))
 
 
 def accuracy_figure(
@@ -70,52 +65,36 @@ def _values_plot(
     labels = [wrapped(label, LABEL_WIDTH) for label in arms]
     heights = [max(1.9, 1.25 * len(label.splitlines())) * FONT_SIZE * 1.3 / 72 for label in labels]
     tops = np.concatenate([[0.0], np.cumsum(heights)])
-    centers = (tops[:-1] + tops[1:]) / 2
+    centers = dict(zip(arms, (tops[:-1] + tops[1:]) / 2, strict=True))
     figure = ThemedFigure(WIDTH, float(tops[-1]) + 1.35, theme)
     axes = figure.add_subplot()
     axes.set_ylim(float(tops[-1]), 0.0)
     axes.grid(visible=False, axis="y")
     for top, bottom in list(itertools.pairwise(tops))[::2]:
         axes.axhspan(top, bottom, color=theme.grid, alpha=0.35, linewidth=0)
+    scale, color = metric.scale, theme.series[0]
+    seeds = [(value * scale, centers[label] + 0.07) for label, values in arms.items() for value in values.values()]
+    dots = {"color": theme.ink, "alpha": 0.45, "markersize": 4, "mew": 0}
+    axes.plot(*np.reshape(seeds, (-1, 2)).T, "o", label="one seed", **dots)
+    for label in predicted:
+        if (interval := prediction_interval(arms[label])) is not None:
+            axes.plot([interval.low * scale, interval.high * scale], [centers[label] - 0.07] * 2, color=color, lw=0.9)
+    means, halves = means_and_halves(arms.values(), scale)
+    places = [center - 0.07 for center in centers.values()]
+    axes.errorbar(means, places, None, halves, "o", color=color, elinewidth=2.4, ms=7, label="mean, 95 % t interval")
     if reference is not None:
-        axes.axvline(reference[0] * metric.scale, color=theme.ink, linewidth=1, linestyle=_DASHED, gid="reference")
-    for (label, values), center in zip(arms.items(), centers, strict=True):
-        _put_arm(axes, values, center, metric.scale, theme, predicted=label in predicted)
+        axes.axvline(reference[0] * scale, color=theme.ink, lw=1, linestyle=(0, (4, 2)), label=reference[1])
     if metric.unit == "%":
         # Intervals of very few seeds can reach beyond 0 and 100 %.
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -2.0), min(high, 102.0))
-    axes.set_yticks(centers, labels)
+    axes.set_yticks(list(centers.values()), labels)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlabel(metric.heading)
-    _put_legend(figure, theme, reference)
+    figure.legend(loc="outside lower center", ncols=2)
     put_heading(figure, title)
     return figure
-
-
-def _put_arm(axes: Axes, values: Values, center: float, scale: float, theme: Theme, *, predicted: bool) -> None:
-    shown = [value * scale for value in values.values() if math.isfinite(value)]
-    axes.plot(shown, [center + 0.07] * len(shown), "o", color=theme.ink, alpha=0.45, markersize=4, mew=0)
-    summary, color = summarise(values), theme.series[0]
-    one_more = prediction_interval(values) if predicted else None
-    for interval, width, kind in ((one_more, 0.9, "prediction"), (summary.t_interval, 2.4, "interval")):
-        if interval is not None:
-            ends = [interval.low * scale, interval.high * scale]
-            axes.plot(ends, [center - 0.07] * 2, color=color, linewidth=width, solid_capstyle="butt", gid=kind)
-    if shown:
-        axes.plot([summary.mean * scale], [center - 0.07], "o", color=color, markersize=7, markeredgecolor="none")
-
-
-def _put_legend(figure: Figure, theme: Theme, reference: tuple[float, str] | None) -> None:
-    handles = [
-        Line2D([], [], color=theme.series[0], marker="o", linewidth=2.4, label="mean, 95 % t interval"),
-        handle(theme.ink, "o", "one seed"),
-    ]
-    handles[-1].set(alpha=0.45, markersize=4)
-    if reference is not None:
-        handles.append(Line2D([], [], color=theme.ink, linewidth=1, linestyle=_DASHED, label=reference[1]))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 def sample_figure(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor) -> ClaimFigure:
@@ -145,11 +124,10 @@ def _sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor,
     axes = figure.add_subplot()
     axes.set_xscale("log")
     for (label, by_size), color, marker in zip(curves.items(), theme.series, MARKERS, strict=False):
-        sizes = sorted(by_size)
-        put_means(axes, sizes, [summarise(by_size[size]) for size in sizes], color, marker=marker, width=1, label=label)
-        for size in sizes:
-            values = [100 * value for value in by_size[size].values()]
-            axes.plot([size] * len(values), values, "o", color=color, alpha=0.45, markersize=3, mew=0)
+        means, halves = means_and_halves(by_size.values(), 100)
+        axes.errorbar(list(by_size), means, halves, color=color, marker=marker, elinewidth=1, label=label)
+        seeds = [(size, 100 * value) for size, values in by_size.items() for value in values.values()]
+        axes.plot(*np.reshape(seeds, (-1, 2)).T, "o", color=color, alpha=0.45, markersize=3, mew=0)
     level = 100 * factor.accuracy
     arrow = {"arrowstyle": "->", "color": theme.ink, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", xy=(factor.examples, level), xytext=(factor.at, level), arrowprops=arrow)
@@ -168,15 +146,11 @@ def _sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor,
     return figure
 
 
-def put_means(
-    axes: Axes, places: Sequence[float], summaries: Sequence[Summary], color: str, *, width: float, **style: Any
-) -> None:
-    """Mean accuracies in percent at these places, as a line of `style`, with t intervals as bars of this `width`."""
-    axes.plot(places, [100 * summary.mean for summary in summaries], color=color, **style)
-    for place, summary in zip(places, summaries, strict=True):
-        if summary.t_interval is not None:
-            ends = [100 * summary.t_interval.low, 100 * summary.t_interval.high]
-            axes.plot([place] * 2, ends, color=color, linewidth=width, solid_capstyle="butt")
+def means_and_halves(arms: Iterable[Values], scale: float) -> tuple[list[float], list[float]]:
+    """Mean of each arm and half the width of its 95 % t interval, NaN if it has none, both times `scale`."""
+    summaries = [summarise(values) for values in arms]
+    halves = [one.t_interval.high - one.mean if one.t_interval is not None else math.nan for one in summaries]
+    return [scale * one.mean for one in summaries], [scale * half for half in halves]
 
 
 def put_heading(figure: Figure, title: str) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from convjax.analysis.plots.parts import WIDTH, handle, wrapped
+from convjax.analysis.plots.parts import WIDTH, wrapped
 from convjax.analysis.plots.theme import MARKERS, Theme, ThemedFigure, styled
 from convjax.analysis.plots.windows import window_plot
-from convjax.analysis.statistics import Values, summarise
+from convjax.analysis.statistics import Values
 from convjax.config import RunConfig
 from convjax.nn.geometry import plan
-from convjax.studies.figures import put_heading, put_means
+from convjax.studies.figures import means_and_halves, put_heading
 from convjax.studies.map_figures import KINDS
 from convjax.studies.page import ClaimFigure
 
@@ -120,15 +120,14 @@ def _probe_plot(values: Mapping[str, Mapping[str, Values]], features: Mapping[st
     """Mean accuracies by layer, of the trained and of the untrained network."""
     figure = ThemedFigure(WIDTH * 1.25, 3.4, theme)
     axes = figure.add_subplot()
-    order, handles = list(features), []
-    for kind, color, marker, line in zip(KINDS, theme.series, "os", ("-", "none"), strict=False):
+    order = list(features)
+    for kind, color, style in zip(KINDS, theme.series, ("o-", "s"), strict=False):
         places = [order.index(layer) for layer in values[kind]]
-        summaries = [summarise(by_seed) for by_seed in values[kind].values()]
-        put_means(axes, places, summaries, color, width=2.4, marker=marker, linestyle=line, gid=kind)
-        handles.append(handle(color, marker, f"{kind} network", line))
+        means, halves = means_and_halves(values[kind].values(), 100)
+        axes.errorbar(places, means, halves, fmt=style, color=color, elinewidth=2.4, label=f"{kind} network")
     axes.set_xticks(range(len(order)), [f"{_short(layer)}\n{features[layer]:,}" for layer in order])
     axes.set_ylabel("test accuracy (%)")
     axes.set_xlabel("layer, number of features")
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     put_heading(figure, "What a linear classifier reads off each layer")
     return figure
