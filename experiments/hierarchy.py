@@ -61,7 +61,7 @@ LAYERS = Study(
 
 def by_depth(evidence: studies.Evidence) -> list[dict[int, float]]:
     """Accuracies by seed of the nets of one, two and three blocks; matching has changed their channels."""
-    arms = sorted(evidence.arms("blocks"), key=lambda arm: arm.config.channels.count("-"))
+    arms = sorted(evidence.study("blocks").arms, key=lambda arm: arm.config.channels.count("-"))
     return [evidence.values(study="blocks", channels=arm.config.channels) for arm in arms]
 
 

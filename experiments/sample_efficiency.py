@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from convjax import analysis, studies
-from convjax.errors import UserError
 from convjax.studies.claim import Claim, run
 from convjax.studies.study import Study
 
@@ -53,7 +52,7 @@ STUDY = Study(
 
 def curves(evidence: studies.Evidence) -> dict[str, dict[int, dict[int, float]]]:
     """Accuracies by seed, by size, by model."""
-    sizes = sorted({arm.config.train_size for arm in evidence.arms()})
+    sizes = sorted({arm.config.train_size for arm in evidence.study().arms})
     return {model: {size: evidence.values(model=model, train_size=size) for size in sizes} for model in NAMES}
 
 
@@ -61,26 +60,21 @@ def factor(evidence: studies.Evidence, arm: str, baseline: str) -> studies.data_
     """The factor in data at the accuracy that the baseline reaches with the second largest size, 5,000 examples."""
     found = curves(evidence)
     at = sorted(found[baseline])[-2]
-    try:
-        return studies.data_factor.data_factor(found[baseline][at], found[arm], at)
-    except ValueError as error:
-        raise UserError(f"{NAMES[arm]} against {NAMES[baseline]}: {error}") from None
+    return studies.data_factor.data_factor(found[baseline][at], found[arm], at)
 
 
 def fewer(evidence: studies.Evidence, arm: str, baseline: str, *, decides: bool = True) -> studies.Finding:
     """Does the arm need fewer examples than the baseline?"""
     found = factor(evidence, arm, baseline)
     bound = f"{found.bound}: its curve was not run that far; " if found.bound else ""
+    reached = f"at {100 * found.accuracy:.1f} %, which the {NAMES[baseline]} reaches with {found.at:,}"
     return studies.estimate(
         f"the {NAMES[arm]} needs fewer examples than the {NAMES[baseline]} for the same accuracy",
         found.factor,
         found.interval,
         studies.above(1.0),
         metric=analysis.metrics.Metric("data_factor", "times the data", "times", decimals=1),
-        note=(
-            f"{bound}at {100 * found.accuracy:.1f} %, which the {NAMES[baseline]} reaches with {found.at:,}; "
-            f"bootstrap over {found.seeds} seeds"
-        ),
+        note=f"{bound}{reached}; bootstrap over {found.seeds} seeds",
         decides=decides,
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.analysis.statistics import LEVEL, Interval, Values
+from convjax.errors import UserError
 
 _RESAMPLES = 4999
 _SEED = 0
@@ -47,12 +48,12 @@ def data_factor(baseline: Values, arm: Mapping[int, Values], at: int) -> DataFac
       at: the baseline's training size.
 
     Raises:
-      ValueError: the arm has no size, or no seed is in common to all.
+      UserError: the arm has no size, or no seed is in common to all.
     """
     sizes = sorted(arm)
     seeds = sorted(set(baseline).intersection(*(arm[size] for size in sizes))) if sizes else []
     if not seeds:
-        raise ValueError("the curves have no size or no seed in common")
+        raise UserError("the learning curves have no size or no seed in common")
     reached = np.array([baseline[seed] for seed in seeds])
     curve = np.array([[arm[size][seed] for seed in seeds] for size in sizes])
     examples, bound = _crossing(sizes, curve.mean(1)[None], reached.mean()[None])

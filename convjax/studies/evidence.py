@@ -57,17 +57,13 @@ class Evidence:
         """A study."""
         return self.studies[study] if study else next(iter(self.studies.values()))
 
-    def arms(self, study: str = "") -> tuple[Arm, ...]:
-        """The arms of a study."""
-        return self.study(study).arms
-
     def arm(self, *, study: str = "", **fields: Field) -> Arm:
         """The one arm with these fields.
 
         Raises:
           UserError: no arm has them, or more than one does.
         """
-        arms = self.arms(study)
+        arms = self.study(study).arms
         found = [arm for arm in arms if all(_has(arm, name, value) for name, value in fields.items())]
         if len(found) != 1:
             wanted = ", ".join(f"{name}={value}" for name, value in fields.items()) or "no field"

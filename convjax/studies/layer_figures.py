@@ -76,15 +76,9 @@ def _equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) 
 
 def _mean_errors(by_seed: Mapping[int, Any]) -> dict[int, list[float]]:
     """Mean error by layer for each shift, over the seeds that have one; NaN where none has."""
-    first = next(iter(by_seed.values()))
-    means: dict[int, list[float]] = {}
-    for index, pixels in enumerate(first["shifts"]):
-        means[pixels] = []
-        for layer in range(len(first["layers"])):
-            errors = [one["inside"][layer][index] for one in by_seed.values()]
-            known = [error for error in errors if error is not None]
-            means[pixels].append(math.fsum(known) / len(known) if known else math.nan)
-    return means
+    errors = np.array([one["inside"] for one in by_seed.values()], float)  # None becomes NaN
+    means = np.ma.masked_invalid(errors).mean(axis=0).filled(math.nan)
+    return dict(zip(next(iter(by_seed.values()))["shifts"], means.T.tolist(), strict=True))
 
 
 def _short(name: str) -> str:
