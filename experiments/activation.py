@@ -7,11 +7,11 @@ from convjax.studies.study import Study, run
 
 STUDY = Study(
     name="activation",
-    question="Does another activation than relu give another test accuracy?",
+    question="Does test accuracy change with an activation other than relu?",
     reading=(
-        "Size and cost are the same in every arm. Keras's Glorot-uniform initialisation and the chapter's learning "
-        "rate are kept for all: an activation that wants others (selu, sigmoid) is shown as a user would meet it, not "
-        "at its best. 'linear' is the control: without a nonlinearity only max-pooling is not linear."
+        "Size and cost are the same in every arm. All arms keep Keras's Glorot-uniform initialization and the "
+        "chapter's learning rate, so an activation that needs others (selu, sigmoid) is shown as a user would meet it, "
+        "not at its best. 'linear' is the control: it leaves max-pooling as the only nonlinearity."
     ),
     axes={"activation": ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear")},
     baseline={"activation": "relu"},

@@ -9,9 +9,9 @@ STUDY = Study(
     name="batch_size",
     question="Does test accuracy after the same number of epochs depend on the batch size?",
     reading=(
-        "Epochs are equal, so a larger batch makes fewer updates at the same learning rate: that is what a user gets "
-        "who changes only the batch size. Size and FLOPs an image are the same; the seconds column shows what larger "
-        "batches save."
+        "Epochs are equal, so a larger batch makes fewer updates at the same learning rate. That is what a user gets "
+        "who changes only the batch size. Parameters and FLOPs per image are the same; the seconds column shows what "
+        "larger batches save."
     ),
     axes={"batch_size": ("16", "64", "256", "1024")},
     baseline={"batch_size": "64"},

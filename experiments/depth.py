@@ -9,10 +9,10 @@ STUDY = Study(
     name="depth",
     question="Does test accuracy grow with the number of convolutions, from one to four?",
     reading=(
-        "Padding is 'same', so that four convolutions fit; 2x2 max-pooling stands between convolutions, so that depth "
-        "also brings downsampling and with it a larger receptive field. A shallow net flattens a large map: it has "
+        "Padding is 'same', so that four convolutions fit. Between convolutions there is 2x2 max-pooling, so depth "
+        "also brings downsampling and a larger receptive field. A shallow net flattens a large map and therefore has "
         "MORE parameters, in the dense layer. The table shows parameters and FLOPs; --match=params and --match=flops "
-        "equalise."
+        "equalize them."
     ),
     axes={"channels": ("32", "32-64", "32-64-64", "32-64-64-64")},
     baseline={"channels": "32-64-64"},

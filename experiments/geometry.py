@@ -4,12 +4,15 @@ python -m experiments.geometry --input=28 --kernel_size=3 --padding=valid --stri
 """
 
 import os
+import re
 
 from absl import flags
 
+from convjax.analysis import plots
 from convjax.config import FIELD_NAMES, RunConfig
 from convjax.errors import UserError
 from convjax.flags import define_model_flags, run_program
+from convjax.nn.geometry import plan
 
 FIELDS = ("channels", "kernel_size", "padding", "stride", "pool", "pool_size", "pool_stride")
 LARGEST = 32_768
@@ -20,7 +23,7 @@ _SVG = flags.DEFINE_string("svg", "", "also write the drawing to this file, .svg
 
 
 def config_from_flags() -> RunConfig:
-    """The flags' network: as many layers as the longest of the lists has values, without pooling if none is named.
+    """The network of the flags: as many layers as the longest list has values; no pooling unless named.
 
     Raises:
       UserError: an impossible value.
@@ -34,29 +37,23 @@ def input_size(text: str) -> tuple[int, int]:
     """`(height, width)` of `N` or `HxW`.
 
     Raises:
-      UserError: the text is no size.
+      UserError: the text is not a size.
     """
-    parts = text.split("x") if "x" in text else [text, text]
-    if len(parts) != 2 or not all(
-        part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= LARGEST for part in parts
-    ):
+    sides = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    height, width = (int(side) for side in (sides[1], sides[2] or sides[1])) if sides else (0, 0)
+    if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
         raise UserError(f"--input={text}: expected a size from 1 to {LARGEST} such as 28, or HxW such as 28x32")
-    return int(parts[0]), int(parts[1])
+    return height, width
 
 
 def main(argv: list[str]) -> None:
-    """Prints every layer's arithmetic and its drawing."""
-    from convjax.analysis.plots.window_text import describe_layers
-    from convjax.nn.geometry import plan
-
+    """Prints every layer's arithmetic and draws its windows."""
     layers = plan(config_from_flags(), (*input_size(_INPUT.value), 1), 1)
     layers = tuple(layer for layer in layers if layer.receptive_field is not None)
-    print(describe_layers(layers, drawing=_DRAWING.value))
+    print(plots.window_text.describe_layers(layers, drawing=_DRAWING.value))
     if _SVG.value:
-        from convjax.analysis.plots.theme import save
-        from convjax.analysis.plots.windows import window_plot
-
-        print(f"\nwrote {save(window_plot(layers), os.path.expanduser(_SVG.value))}")
+        path = plots.theme.save(plots.windows.window_plot(layers), os.path.expanduser(_SVG.value))
+        print(f"\nwrote {path}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ STUDY = Study(
     name="grid",
     question="How does test accuracy depend on the fields of this grid?",
     reading=(
-        "Arms are all combinations of the values given; the first is the baseline that the others are compared with, "
-        "paired by seed. Fields that were given one value, and all others, are the same in every arm. The table shows "
-        "parameters and FLOPs, which --match=params or --match=flops equalises."
+        "The arms are all combinations of the given values. The first is the baseline that the others are compared "
+        "with, paired by seed. All other fields are the same in every arm. The table shows parameters and FLOPs, which "
+        "--match=params or --match=flops equalizes."
     ),
 )
 

@@ -9,8 +9,8 @@ STUDY = Study(
     name="learning_rate",
     question="Does test accuracy depend on RMSprop's learning rate around the default of 0.001?",
     reading=(
-        "Everything else is equal, the number of epochs included: a small rate may simply not have arrived. A run "
-        "whose loss is no longer a number counts as diverged, with the accuracy it has."
+        "Everything else is equal, including the number of epochs, which may be too few for a small rate. A run whose "
+        "loss is no longer finite counts as diverged, with the accuracy it has."
     ),
     axes={"learning_rate": ("0.0001", "0.0003", "0.001", "0.003", "0.01")},
     baseline={"learning_rate": "0.001"},

@@ -1,19 +1,17 @@
-"""Max-pooling over average-pooling: rightly? Over the same 2x2 windows, so at equal FLOPs and equal parameters.
+"""Is max-pooling better than average-pooling over the same 2x2 windows, at equal FLOPs and parameters?
 
 python -m experiments.max_or_average
+
+Expect (MNIST, channels 8-16-16, 2 epochs, 3 seeds): max-pooling gains 0.34 points, which 3 seeds do not show.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+import dataclasses
+
+from convjax import studies
 from convjax.studies.claim import Claim, run
 from experiments import pooling
-
-if TYPE_CHECKING:
-    from convjax.studies.evidence import Evidence
-    from convjax.studies.page import ClaimFigure
-    from convjax.studies.verdict import Finding
 
 POOLS = {"max": "maximum", "avg": "average"}
 STUDY = dataclasses.replace(
@@ -26,28 +24,21 @@ STUDY = dataclasses.replace(
 )
 
 
-def judge(evidence: "Evidence") -> Sequence["Finding"]:
-    """Maximum against mean over the same windows; FLOPs and parameters are then equal, and that is checked."""
-    from convjax.studies.verdict import difference, exact
-
+def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+    """Maximum against mean over the same windows, which must be at equal FLOPs and parameters."""
     maximum, mean = (evidence.values(pool=pool) for pool in POOLS)
-    sizes = [(arm.parameters, arm.flops) for arm in (evidence.arm(pool=pool) for pool in POOLS)]
+    costs = {(arm.parameters, arm.flops) for arm in (evidence.arm(pool=pool) for pool in POOLS)}
+    told = " or ".join(f"{parameters:,} parameters and {flops:,} FLOPs per image" for parameters, flops in costs)
     return [
-        difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, claimed="higher"),
-        exact(
-            "the comparison is at equal FLOPs and parameters",
-            sizes[0] == sizes[1],
-            f"{sizes[0][0]:,} parameters and {sizes[0][1]:,} FLOPs an image",
-        ),
+        studies.difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, studies.above()),
+        studies.exact("the comparison is at equal FLOPs and parameters", len(costs) == 1, told),
     ]
 
 
-def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
+def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
     """Every seed."""
-    from convjax.studies.figures import accuracy_figure
-
     arms = {name: evidence.values(pool=pool) for pool, name in POOLS.items()}
-    return [accuracy_figure("accuracy", "Test accuracy by 2x2 pooling", arms, theme=theme)]
+    return [studies.accuracy_figure("accuracy", "Test accuracy by 2x2 pooling", arms)]
 
 
 CLAIM = Claim(
@@ -62,9 +53,9 @@ CLAIM = Claim(
     judge=judge,
     figures=figures,
     would_change=(
-        "A maximum keeps whether a feature is there, a mean dilutes it: the sparser the features, the larger the "
-        "difference should be, and thin white strokes on black are dense where it matters. Wider nets, more epochs and "
-        "natural images may answer otherwise; averages also lose less when followed by few layers, as here."
+        "A maximum keeps whether a feature is present, a mean dilutes it: the sparser the features, the larger the "
+        "difference should be, and thin white strokes on black are dense where they matter. Wider nets, more epochs "
+        "and natural images may give another answer; averages also lose less before few layers, as here."
     ),
 )
 

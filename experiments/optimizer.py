@@ -7,11 +7,11 @@ from convjax.studies.study import Study, run
 
 STUDY = Study(
     name="optimizer",
-    question="Does another optimizer than RMSprop give another test accuracy?",
+    question="Does test accuracy change with an optimizer other than RMSprop?",
     reading=(
         "Optimizers need different learning rates; a comparison at one rate would only show that. The adaptive ones "
-        "run at Keras's default 1e-3, SGD at Keras's default 1e-2 and at 1e-1, with and without momentum 0.9. None "
-        "was tuned on the test set; experiments.learning_rate shows how much a rate matters."
+        "run at Keras's default 1e-3, SGD at Keras's default 1e-2 and at 1e-1, and at 1e-2 with momentum 0.9. None was "
+        "tuned on the test set; experiments.learning_rate shows how much the rate matters."
     ),
     arms=(
         {"optimizer": "rmsprop", "learning_rate": "0.001", "momentum": "0"},

@@ -1,6 +1,9 @@
-"""Few images, from scratch: what do augmentation and dropout save? The chapter's last section, on data sets at hand.
+"""What do augmentation and dropout gain on few images? The chapter's last section, on smaller data sets.
 
 python -m experiments.small_data
+
+Expect (25 epochs, 5 seeds, neither augmentation nor dropout) with 100, 500 and 2,000 images: MNIST 71.5, 88.7 and
+95.7 %; Fashion-MNIST 58.4, 72.6 and 79.4 %.
 """
 
 from convjax.studies.study import Study, run
@@ -9,13 +12,13 @@ STUDY = Study(
     name="small_data",
     question="With 100, 500 or 2,000 training images, do augmentation and dropout raise the test accuracy?",
     reading=(
-        "Every arm is compared with the one of the same data set and size that has neither. Training accuracy is "
-        "measured on the images as they are augmented and with units dropped, so it falls behind for that alone: "
-        "overfitting shows in the distance to the validation curve and in a validation loss that rises, and what "
-        "counts is the test accuracy. All arms train for the same number of epochs on the same nested subsets; an "
-        "epoch of 100 images is 4 steps, of 2,000 63, so sizes differ in steps too. The augmentation (turns of up to "
-        "10 degrees, shifts and zooms by up to a tenth) keeps every label: digits are not mirrored. 500 images held "
-        "out of the training set draw the validation curves and decide nothing."
+        "Every arm is compared with the arm of the same data set and size that has neither. Training accuracy is "
+        "measured on augmented images and with units dropped, which alone makes it lower. Overfitting shows in the "
+        "distance to the validation curve and in a rising validation loss; the test accuracy decides. All arms train "
+        "for the same number of epochs on the same nested subsets. An epoch of 100 images is 4 steps, one of 2,000 "
+        "images 63, so sizes differ in steps too. The augmentation (rotations by up to 10 degrees, shifts and zooms by "
+        "up to a tenth) keeps every label: digits are not mirrored. 500 images held out of the training set give the "
+        "validation curves and decide nothing."
     ),
     axes={
         "dataset": ("mnist", "fashion_mnist"),

@@ -1,19 +1,22 @@
 """Can strides stand in for pooling? The chapter: strided convolutions are "rarely used"; max-pooling is, instead.
 
 python -m experiments.stride
+
+Expect with --channels=16-32-32 --epochs=3 (MNIST, 5 seeds): 2x2 max-pooling 98.96 %, strides 2-2-1 98.55 %; 3x3
+max-pooling 98.26 %, strides 3-3-1 97.57 %.
 """
 
 from convjax.studies.study import Study, run
 
 STUDY = Study(
     name="stride",
-    question="Does downsampling by strides give the test accuracy that downsampling by max-pooling gives?",
+    question="Does downsampling by strides give the same test accuracy as downsampling by max-pooling?",
     reading=(
-        "Padding is 'same' in every arm, so that stride 2 in the first two convolutions (2-2-1) halves the maps "
-        "exactly as 2x2 pooling does, with the same parameters. Stride 3 (3-3-1) leaves maps of 4x4 where 3x3 "
-        "pooling, which drops what does not fill a window, leaves 3x3. Strided arms skip the positions that pooling "
-        "would look at: far fewer FLOPs, shown in the table, and --match=flops gives them back as channels. The arms "
-        "with pooling and strides downsample twice."
+        "Padding is 'same' in every arm, so stride 2 in the first two convolutions (2-2-1) halves the maps exactly as "
+        "2x2 pooling does, with the same parameters. Stride 3 (3-3-1) leaves 4x4 maps; 3x3 pooling drops what does not "
+        "fill a window and leaves 3x3. Strided arms skip the positions that pooling would look at and need far fewer "
+        "FLOPs, as the table shows; --match=flops turns the difference into channels. The arms with pooling and "
+        "strides downsample twice."
     ),
     arms=(
         {"stride": "1", "pool": "max", "pool_size": "2"},

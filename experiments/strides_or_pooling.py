@@ -1,19 +1,18 @@
-"""Strided convolutions are rarely used and max-pooling is instead: rightly? At equal channels and at equal FLOPs.
+"""Is max-pooling better than strides, which the chapter calls "rarely used"? At equal channels and at equal FLOPs.
 
 python -m experiments.strides_or_pooling
+
+Expect (MNIST, channels 8-16-16, 2 epochs, 3 seeds): max-pooling gains 0.41 points, and 0.21 points at equal FLOPs;
+3 seeds show neither.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+import dataclasses
+
+from convjax import studies
 from convjax.studies.claim import Claim, run
 from experiments import stride
-
-if TYPE_CHECKING:
-    from convjax.studies.evidence import Evidence
-    from convjax.studies.page import ClaimFigure
-    from convjax.studies.verdict import Finding
 
 ARMS = {"max-pooling": {"stride": "1", "pool": "max"}, "strides": {"stride": "2-2-1", "pool": "none"}}
 STUDY = dataclasses.replace(
@@ -24,37 +23,32 @@ STUDY = dataclasses.replace(
     seeds=3,
     quick={"channels": "4-8-8", "train_size": 1000},
 )
-MATCHED = dataclasses.replace(STUDY, match="flops")
 NAMES = {"plain": "at equal channels and parameters", "flops": "at equal FLOPs"}
 
 
-def judge(evidence: "Evidence") -> Sequence["Finding"]:
-    """Downsampling by 2, twice, in either way; a strided layer costs half, which matching gives back as channels."""
-    from convjax.studies.verdict import difference
-
-    found = []
+def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+    """Downsampling twice by 2 in either way. A strided layer costs half, which matching turns into more channels."""
+    findings = []
     for study, name in NAMES.items():
         pooled, strided = (evidence.values(study=study, **arm) for arm in ARMS.values())
         part = f"{name} 2x2 max-pooling is more accurate than convolutions with stride 2"
-        found.append(difference(part, strided, pooled, claimed="higher"))
-    return found
+        findings.append(studies.difference(part, strided, pooled, studies.above()))
+    return findings
 
 
-def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
+def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
     """Where strided windows sit, and every seed."""
-    from convjax.studies.figures import accuracy_figure
-    from convjax.studies.layer_figures import windows_figure
-
     arms = {}
-    for study, name in NAMES.items():
-        for label, arm in ARMS.items():
-            arm = evidence.arm(study=study, **arm)
-            if study == "plain" or label == "strides":
-                text = f"{label}, {arm.config.channels}" + (f", {name}" if label == "strides" else "")
-                arms[text] = evidence.values(study=study, **arm)
+    for study, name, label in (
+        ("plain", "", "max-pooling"),
+        ("plain", ", at equal channels and parameters", "strides"),
+        ("flops", ", at equal FLOPs", "strides"),
+    ):
+        channels = evidence.arm(study=study, **ARMS[label]).config.channels
+        arms[f"{label}, {channels}{name}"] = evidence.values(study=study, **ARMS[label])
     return [
-        windows_figure("windows", "3x3 windows with stride 2 in a 5x5 input", (5, 5), theme=theme, stride="2"),
-        accuracy_figure("accuracy", "Test accuracy by way of downsampling", arms, theme=theme),
+        studies.windows_figure("windows", "3x3 windows with stride 2 in a 5x5 input", stride="2"),
+        studies.accuracy_figure("accuracy", "Test accuracy by way of downsampling", arms),
     ]
 
 
@@ -66,14 +60,14 @@ CLAIM = Claim(
         "Strided convolutions are rarely used in practice. To downsample feature maps, instead of strides, we use the "
         "max-pooling operation."
     ),
-    studies={"plain": STUDY, "flops": MATCHED},
+    studies={"plain": STUDY, "flops": dataclasses.replace(STUDY, match="flops")},
     judge=judge,
     figures=figures,
     would_change=(
-        "Deeper nets with normalisation and longer training do well with strides (all-convolutional nets, "
-        "Springenberg et al. 2015; residual nets), so that depth, width and epochs may change the answer, and so may "
-        "data whose features are not thin strokes, which a stride can step over. Here nets have three convolutions, a "
-        "quarter of the chapter's width and two epochs."
+        "Deeper nets with normalization and longer training do well with strides (all-convolutional nets, Springenberg "
+        "et al. 2015; residual nets). Depth, width and epochs may therefore change the answer, and so may data whose "
+        "features are not thin strokes that a stride can step over. Here nets have three convolutions, a quarter of "
+        "the chapter's width and two epochs."
     ),
 )
 

@@ -1,31 +1,24 @@
-"""Does a convnet recognise a digit wherever it stands? Trained on centred digits, tested on shifted ones.
+"""Does a convnet recognize a digit wherever it is? Trained on centered digits, tested on shifted ones.
 
 python -m experiments.translation
+
+Expect (MNIST, 10,000 images, channels 16-32-32, 3 epochs, 3 seeds): a shift by 4 pixels costs the convnet 69 points, 12
+points less than the dense net; with an averaged head it costs 38 points less than with Flatten.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from typing import Any
+
+from convjax import studies
+from convjax.studies import measures
 from convjax.studies.claim import Claim, run
 from convjax.studies.study import Study
-from convjax.sweeps.measurements import Measurement, Trained
-
-if TYPE_CHECKING:
-    from convjax.studies.evidence import Evidence
-    from convjax.studies.page import ClaimFigure
-    from convjax.studies.verdict import Finding
+from convjax.sweeps.measurements import Measurement
 
 MARGIN = 0.01
 WHOLE = 4
 """Pixels by which a digit, 20 pixels wide in an image of 28, can be moved and stay in the image."""
-
-
-def shifted_accuracy(trained: Trained) -> dict[str, Any]:
-    """See `convjax.studies.measures.shifts`."""
-    from convjax.studies.measures import shifts
-
-    return shifts.shifted_accuracy(trained)
-
 
 ARMS = {
     "convnet": {"model": "convnet", "head": "flatten"},
@@ -34,24 +27,29 @@ ARMS = {
 }
 STUDY = Study(
     name="translation",
-    question="What does a net that was trained on centred digits make of shifted ones?",
+    question="How accurate is a net on shifted digits after training on centered ones?",
     reading=(
-        "The arms are a convnet as the chapter's but half as wide, the same with a global average in place of Flatten "
-        "(what it has found, but not where), and the dense net. No training image is moved. MNIST's digits are 20 "
-        "pixels wide in images of 28: up to 4 pixels nothing is cut off, beyond that the map of what is left in the "
-        "image tells how much."
+        "The arms are the chapter's convnet at half its width, the same with a global average instead of Flatten (it "
+        "knows what it found, but not where), and the dense net. No training image is shifted. MNIST's digits are 20 "
+        "pixels wide in images of 28, so a shift by up to 4 pixels cuts nothing off; for larger shifts the maps show "
+        "how much of the digits is left in the image."
     ),
     arms=tuple(ARMS.values()),
     baseline={"model": "convnet", "head": "flatten"},
     base={"channels": "16-32-32", "train_size": 10_000, "epochs": 3},
     seeds=3,
     quick={"channels": "8-16-16", "train_size": 2000},
-    measurements=(Measurement("shifts", shifted_accuracy),),
+    measurements=(Measurement("shifts", lambda trained: measures.measure_shifts(trained)),),
 )
 
 
+def measured(evidence: studies.Evidence) -> dict[str, dict[int, Any]]:
+    """What was measured, by seed, of every arm."""
+    return {name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}
+
+
 def at_distance(maps: dict[int, Any], distance: int) -> dict[int, float]:
-    """Mean accuracy over the eight directions at so many pixels, by seed; at 0 that of the centred digits."""
+    """Mean accuracy by seed over the eight directions at this many pixels; at 0 that of the centered digits."""
     steps = (-distance, 0, distance)
     places = [(down, right) for down in steps for right in steps if (down, right) != (0, 0) or not distance]
     accuracies = {}
@@ -62,51 +60,28 @@ def at_distance(maps: dict[int, Any], distance: int) -> dict[int, float]:
     return accuracies
 
 
-def judge(evidence: "Evidence") -> Sequence["Finding"]:
+def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     """Is a shift that cuts nothing off harmless to the convnet, and less harmful than to the dense net?"""
-    from convjax.studies.verdict import difference
-
-    maps = {name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}
-    centred = {name: at_distance(found, 0) for name, found in maps.items()}
-    moved = {name: at_distance(found, WHOLE) for name, found in maps.items()}
-    lost = {name: {seed: centred[name][seed] - moved[name][seed] for seed in centred[name]} for name in maps}
+    maps = measured(evidence)
+    centered, moved = ({name: at_distance(found, by) for name, found in maps.items()} for by in (0, WHOLE))
+    lost = {name: {seed: centered[name][seed] - moved[name][seed] for seed in centered[name]} for name in maps}
+    convnet, averaged, dense = lost.values()
+    start, moved_by_one = centered["convnet"], at_distance(maps["convnet"], 1)
+    equal = f"digits shifted by {WHOLE} pixels are recognized as well as centered ones, to {100 * MARGIN:g} point"
+    less = f"a shift by {WHOLE} pixels costs the convnet less accuracy than the dense net"
+    equal_by_one = "digits shifted by 1 pixel are recognized as well as centered ones"
+    less_averaged = f"with an averaged head a shift by {WHOLE} pixels costs the convnet less than with Flatten"
     return [
-        difference(
-            f"digits shifted by {WHOLE} pixels are recognised as well as centred ones, to {100 * MARGIN:g} point",
-            centred["convnet"],
-            moved["convnet"],
-            claimed="equal",
-            margin=MARGIN,
-        ),
-        difference(
-            f"a shift by {WHOLE} pixels costs the convnet less accuracy than the dense net",
-            lost["dense"],
-            lost["convnet"],
-            claimed="lower",
-        ),
-        difference(
-            "by 1 pixel, digits are recognised as well as centred ones",
-            centred["convnet"],
-            at_distance(maps["convnet"], 1),
-            claimed="equal",
-            margin=MARGIN,
-            decides=False,
-        ),
-        difference(
-            f"with an averaged head a shift by {WHOLE} pixels costs the convnet less than with Flatten",
-            lost["convnet"],
-            lost["convnet, averaged head"],
-            claimed="lower",
-            decides=False,
-        ),
+        studies.difference(equal, start, moved["convnet"], studies.within(MARGIN)),
+        studies.difference(less, dense, convnet, studies.below()),
+        studies.difference(equal_by_one, start, moved_by_one, studies.within(MARGIN), decides=False),
+        studies.difference(less_averaged, convnet, averaged, studies.below(), decides=False),
     ]
 
 
-def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
+def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
     """A map of accuracy by shift for every net, and what is left in the image."""
-    from convjax.studies.figures import shift_figure
-
-    return [shift_figure({name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}, theme=theme)]
+    return [studies.shift_figure(measured(evidence))]
 
 
 CLAIM = Claim(
@@ -121,10 +96,10 @@ CLAIM = Claim(
     judge=judge,
     figures=figures,
     would_change=(
-        "Training images that are shifted too (--augment=shift=0.2) would teach any of these nets what the claim takes "
-        "for granted. The claim is about patterns, the test about the whole net: its convolutions do find a pattern "
-        "anywhere (see the next claim), but the dense layers on top read from a flattened map and are told where. "
-        "Without them (the averaged head) most of the loss should go; what stays is due to pooling and borders."
+        "Shifted training images (--augment=shift=0.2) would teach any of these nets what the claim takes for granted. "
+        "The claim is about patterns, the test about the whole net. Its convolutions do find a pattern anywhere (see "
+        "the next claim), but the dense layers on top read a flattened map, which says where the pattern is. Without "
+        "them (the averaged head) most of the loss should disappear; what remains is due to pooling and borders."
     ),
 )
 

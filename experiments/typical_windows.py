@@ -1,23 +1,22 @@
 """Are windows rightly "typically 3x3 or 5x5"? 1x1, 3x3, 5x5 and 7x7 at equal channels and at equal FLOPs.
 
 python -m experiments.typical_windows
+
+Expect (MNIST, 2 epochs, 3 seeds): at channels 4-8-8 5x5 gains 0.45 points over 3x3 and 7x7 0.41 points; at equal FLOPs
+(3x3 with channels 8-16-16) both lose, 0.15 and 0.56 points.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+import dataclasses
+
+from convjax import analysis, studies
 from convjax.studies.claim import Claim, run
 from experiments import kernel_size
 
-if TYPE_CHECKING:
-    from convjax.studies.evidence import Evidence
-    from convjax.studies.page import ClaimFigure
-    from convjax.studies.verdict import Finding
-
 SIZES = ("1", "3", "5", "7")
 MARGIN = 0.002
-"""What a larger window must gain to be worth having: 0.2 points, some twice the spread of the chapter's seeds."""
+"""What a larger window must gain to be worth having: 0.2 points, about twice the spread of the chapter's seeds."""
 
 STUDY = dataclasses.replace(
     kernel_size.STUDY,
@@ -26,54 +25,38 @@ STUDY = dataclasses.replace(
     seeds=3,
     quick={"train_size": 1000},
 )
-# 3x3 has twice the channels here, so that 7x7 is left with some.
+# Twice the channels for 3x3, so that 7x7 keeps some.
 MATCHED = dataclasses.replace(STUDY, base={**STUDY.base, "channels": "8-16-16"}, match="flops")
 NAMES = {"plain": "at equal channels", "flops": "at equal FLOPs"}
 
 
-def judge(evidence: "Evidence") -> Sequence["Finding"]:
+def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     """The typical windows beat the smallest, and the largest gains nothing over them that is worth having."""
-    from convjax.analysis.statistics import paired
-    from convjax.studies.verdict import difference, estimate
-
-    found = []
+    findings = []
     for study, name in NAMES.items():
         one, three, five, seven = (evidence.values(study=study, kernel_size=size) for size in SIZES)
-        for size, values in (("3x3", three), ("5x5", five)):
-            part = f"{name} {size} windows are more accurate than 1x1"
-            found.append(difference(part, one, values, claimed="higher"))
-        gain = paired(three, seven)
-        found.append(
-            estimate(
-                f"{name} 7x7 windows gain less than {100 * MARGIN:.1f} points over 3x3",
-                gain.mean_difference,
-                gain.t_interval,
-                claimed="lower",
-                than=MARGIN,
-                metric="difference in accuracy",
-                note=f"of the test images, {gain.n} seeds",
-            )
-        )
-        found.append(
-            difference(f"{name} 5x5 windows are more accurate than 3x3", three, five, claimed="higher", decides=False)
-        )
-    return found
+        gain = f"{name} 7x7 windows gain less than {100 * MARGIN:.1f} points over 3x3"
+        beside = f"{name} 5x5 windows are more accurate than 3x3"
+        findings += [
+            studies.difference(f"{name} 3x3 windows are more accurate than 1x1", one, three, studies.above()),
+            studies.difference(f"{name} 5x5 windows are more accurate than 1x1", one, five, studies.above()),
+            studies.difference(gain, three, seven, studies.below(MARGIN)),
+            studies.difference(beside, three, five, studies.above(), decides=False),
+        ]
+    return findings
 
 
-def figures(evidence: "Evidence", theme: str) -> Sequence["ClaimFigure"]:
-    """Every seed of every window, without the 1x1 that would squeeze the others."""
-    from convjax.studies.figures import accuracy_figure
-
+def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+    """Every seed of every window except 1x1, which would squeeze the others."""
     shown = []
     for study, name in NAMES.items():
         arms = {}
         for size in SIZES[1:]:
-            arm = evidence.arm(study=study, kernel_size=size)
-            label = f"{size}x{size}, channels {arm.config.channels}"
-            arms[label] = evidence.values(study=study, kernel_size=size)
-        mean = evidence.summary(study=study, kernel_size="1").mean
-        title = f"Test accuracy by window, {name} (1x1, not drawn: {100 * mean:.2f} %)"
-        shown.append(accuracy_figure(study, title, arms, theme=theme))
+            channels = evidence.arm(study=study, kernel_size=size).config.channels
+            arms[f"{size}x{size}, channels {channels}"] = evidence.values(study=study, kernel_size=size)
+        one = analysis.statistics.summarise(evidence.values(study=study, kernel_size="1"))
+        title = f"Test accuracy by window, {name} (1x1, not drawn: {100 * one.mean:.2f} %)"
+        shown.append(studies.accuracy_figure(study, title, arms))
     return shown
 
 
@@ -86,11 +69,11 @@ CLAIM = Claim(
     judge=judge,
     figures=figures,
     would_change=(
-        "The sentence tells a custom; what can be tested is whether another window would be the better custom here. "
-        "Digits of 28x28 pixels have strokes two to three pixels wide: on larger images larger first windows may pay. "
+        "The sentence describes a custom; what can be tested is whether another window would be a better custom here. "
+        "Digits of 28x28 pixels have strokes two to three pixels wide; on larger images larger first windows may pay. "
         "All arms are an eighth (at equal FLOPs a quarter) of the chapter's width and train for two epochs; longer "
-        "training would favour the arms with more parameters. Strides, dilation and depth, which also widen what is "
-        "seen, are held fixed."
+        "training would favor the arms with more parameters. Strides, dilation and depth, which also widen what is "
+        "seen, are fixed."
     ),
 )
 

@@ -9,8 +9,8 @@ STUDY = Study(
     name="width",
     question="Does test accuracy grow with the number of filters: a quarter, half, once and twice the chapter's?",
     reading=(
-        "Width is size: parameters and FLOPs grow with its square, and the table shows them. There is nothing to "
-        "match here (--match would undo the axis); the question is whether the larger net is worth its cost."
+        "Width is size: parameters and FLOPs grow with its square, and the table shows them. Matching them would undo "
+        "the axis; the question is whether the larger net is worth its cost."
     ),
     axes={"channels": ("8-16-16", "16-32-32", "32-64-64", "64-128-128")},
     baseline={"channels": "32-64-64"},

@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Smaller than --quick alone, so that each script takes seconds; the arms are cut to two where an axis allows it.
+# Smaller than --quick alone, so that each script takes seconds; axes are cut to two values.
 TINY = ["--quick", "--train_size=200", "--nodiagnostics"]
 NARROW = ["--channels=4-6-6", "--dense_units=8"]
-ABLATIONS = {
+STUDIES = {
     "kernel_size": [*NARROW, "--kernel_size=1,3"],
     "padding": ["--dense_units=8", "--padding=valid,same", "--kernel_size=3", "--channels=4-6"],
     "stride": NARROW,
@@ -46,22 +46,22 @@ def visualize(path, out, *flags, code=0):
     return done
 
 
-def test_there_is_a_test_for_every_ablation():
+def test_every_study_is_tested_here():
     from tests.studies.test_claim_scripts import CLAIMS
 
     others = {"__init__", "train", "summary", "convert", "visualize", "geometry", "claims", *CLAIMS}
-    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(ABLATIONS)
+    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} - others == set(STUDIES)
 
 
-# Some at every test run: each compiles as many networks as it has arms.
+# Only some run at every test: each compiles as many networks as it has arms.
 _ALWAYS = ("grid", "kernel_size", "learning_rate", "optimizer", "pooling", "small_data")
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in ABLATIONS]
+    "name", [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES]
 )
-def test_an_ablation_ends_with_a_table_and_a_report(name, tmp_path):
-    done = run(name, tmp_path, *TINY, *ABLATIONS[name])
+def test_a_study_ends_with_a_table_and_a_report(name, tmp_path):
+    done = run(name, tmp_path, *TINY, *STUDIES[name])
     study = importlib.import_module(f"experiments.{name}").STUDY
     assert study.question in done.stdout
     folder = tmp_path / name
@@ -73,13 +73,13 @@ def test_an_ablation_ends_with_a_table_and_a_report(name, tmp_path):
     assert "parameters" in table
     report = (folder / "report.html").read_text()
     assert study.question.split("?")[0] in report.replace("&#x27;", "'")
-    # A second time nothing is left to do, and the table is the same.
-    again = run(name, tmp_path, *TINY, *ABLATIONS[name])
+    # The second time nothing is left to do, and the table is the same.
+    again = run(name, tmp_path, *TINY, *STUDIES[name])
     assert f"{planned} done" in again.stdout
     assert (folder / "table.md").read_text() == table
 
 
-def test_impossible_cells_stop_a_grid_before_anything_runs(tmp_path):
+def test_impossible_arms_stop_a_grid_before_anything_runs(tmp_path):
     flags = [*TINY, "--kernel_size=3,5", "--padding=valid"]
     done = run("grid", tmp_path, *flags, code=2)
     assert "impossible: kernel_size=5" in done.stderr
@@ -89,7 +89,7 @@ def test_impossible_cells_stop_a_grid_before_anything_runs(tmp_path):
     assert len(list(tmp_path.glob("grid/*/result.json"))) == 2
 
 
-def test_a_failed_cell_shows_in_exit_code_and_table(tmp_path):
+def test_a_failed_arm_shows_in_exit_code_and_table(tmp_path):
     flags = ["--quick", *NARROW, "--train_size=100,4500", "--seeds=2"]
     done = run("grid", tmp_path, *flags, code=1)
     assert "2 of 4 runs failed" in done.stderr
@@ -196,7 +196,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path):
         ([], "is not a run folder"),
     ],
 )
-def test_visualize_says_in_one_line_what_it_cannot_take(flags, message, tmp_path):
+def test_visualize_refuses_in_one_line(flags, message, tmp_path):
     done = visualize(tmp_path, tmp_path / "out", *flags, code=2)
     [line] = done.stderr.splitlines()
     assert line.startswith("visualize: ")

@@ -1,4 +1,4 @@
-"""How many times the data one network needs to be as accurate as another: read off two curves over training sizes."""
+"""How many times as much data one network needs to match another, from accuracies over training sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.analysis.statistics import LEVEL, Interval, Values
+from convjax.errors import UserError
 
 _RESAMPLES = 4999
 _SEED = 0
@@ -14,15 +15,15 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class DataFactor:
-    """What the baseline needs in examples, divided by what the arm needs for the same accuracy.
+    """Examples that the baseline needs, divided by examples that the arm needs for the same accuracy.
 
     Attributes:
-      at: examples the baseline was trained on; accuracy: the mean that it reached with them.
-      examples: with how many the arm reaches it.
+      at: training size of the baseline; accuracy: the mean accuracy that it reaches with it.
+      examples: training size with which the arm reaches that accuracy.
       factor: at / examples.
       interval: percentile bootstrap over seeds; None for fewer than 3 seeds.
-      bound: `` where the arm's curve passes the accuracy; `at least` where even its smallest size is above it, `at
-        most` where its largest is below: the factor is then that end's.
+      bound: `at least` if the arm's smallest size is already above the accuracy, `at most` if its largest is still
+        below; the factor is then that size's. Empty if the arm's curve crosses the accuracy.
       seeds: in common to both.
     """
 
@@ -38,27 +39,27 @@ class DataFactor:
 def data_factor(baseline: Values, arm: Mapping[int, Values], at: int) -> DataFactor:
     """The factor at the accuracy that the baseline reaches with `at` examples.
 
-    The arm's curve is the mean over seeds, made to never fall (its running maximum: more data never help less),
-    linear in the logarithm of the size between the sizes that were run.
+    The arm's curve is the mean over seeds, replaced by its running maximum so that it never falls. Between the sizes
+    that were run it is linear in the logarithm of the size.
 
     Args:
-      baseline: its accuracy at size `at`, by seed.
-      arm: training size to accuracies by seed.
-      at: a size.
+      baseline: accuracies with `at` examples, by seed.
+      arm: accuracies by seed, by training size.
+      at: the baseline's training size.
 
     Raises:
-      ValueError: no size, or no seed that all have.
+      UserError: the arm has no size, or no seed is in common to all.
     """
     sizes = sorted(arm)
     seeds = sorted(set(baseline).intersection(*(arm[size] for size in sizes))) if sizes else []
     if not seeds:
-        raise ValueError("the curves have no size or no seed in common")
+        raise UserError("the learning curves have no size or no seed in common")
     reached = np.array([baseline[seed] for seed in seeds])
     curve = np.array([[arm[size][seed] for seed in seeds] for size in sizes])
     examples, bound = _crossing(sizes, curve.mean(1)[None], reached.mean()[None])
     interval = None
     if len(seeds) >= 3:
-        # Seeds are drawn together in both curves and all sizes: they share initial weights and order.
+        # One draw of seeds for both curves and all sizes, which share initial weights and order of the data.
         drawn = np.random.default_rng(_SEED).integers(0, len(seeds), (_RESAMPLES, len(seeds)))
         resampled, _ = _crossing(sizes, curve[:, drawn].mean(2).T, reached[drawn].mean(1))
         low, high = np.quantile(at / resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -77,7 +78,7 @@ def data_factor(baseline: Values, arm: Mapping[int, Values], at: int) -> DataFac
 def _crossing(
     sizes: Sequence[int], curves: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int_]]:
-    """Where each of `curves`, [n, sizes], reaches its target; and 1, 0, -1: below the sizes, among them, beyond."""
+    """Where each of `curves`, `[n, sizes]`, reaches its target, and 1, 0, -1 for below, within, beyond the sizes."""
     logs = np.log(sizes)
     rising = np.maximum.accumulate(curves, axis=1)
     above = rising >= targets[:, None]
@@ -88,6 +89,6 @@ def _crossing(
     share = np.divide(targets - low, high - low, out=np.zeros_like(targets), where=high > low)
     between = logs[right - 1] + np.clip(share, 0.0, 1.0) * (logs[right] - logs[right - 1])
     at = np.where(first == 0, logs[0], np.where(first == len(sizes), logs[-1], between))
-    # An accuracy that the smallest size meets exactly is reached there, not below.
+    # An accuracy that the smallest size reaches exactly is reached there, not below it.
     bound = np.where((first == 0) & (rising[:, 0] > targets), 1, np.where(first == len(sizes), -1, 0))
     return np.exp(at), bound

@@ -1,18 +1,22 @@
-"""What the runs of a claim's studies measured, as a value to judge from. Pure: reads nothing, writes nothing."""
+"""What the runs of a claim's studies measured, as a value to judge from. Pure: reads and writes nothing."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from convjax import data
 from convjax.analysis.arms import DIVERGED, DONE, counted, field_text, some
-from convjax.analysis.statistics import Summary, summarise
 from convjax.config import RunConfig
 from convjax.errors import UserError
+from convjax.nn.geometry import Layer, plan
 from convjax.sweeps.grid import Arm
 
-if TYPE_CHECKING:
-    import pandas as pd
+Field = str | int | float
 
 
 @dataclass(frozen=True)
@@ -21,23 +25,30 @@ class StudyRuns:
 
     Attributes:
       arms: the arms.
-      frame: one row a run, see `convjax.sweeps.frame.read_runs`.
-      measured: of each run, by its digest, what each `convjax.sweeps.measurements.Measurement` found, by its name.
-      planned: how many runs it has when all are done; 0 for those that the frame has.
+      frame: one row per run, see `convjax.sweeps.frame.read_runs`.
+      measured: results of the measurements by run digest, then by measurement name.
+      planned: how many runs the study has in all; 0 for as many as the arms and the seeds in the frame make.
     """
 
     arms: tuple[Arm, ...]
-    frame: "pd.DataFrame"
+    frame: pd.DataFrame
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     planned: int = 0
+
+    def finished(self, arm: Arm) -> list[dict[str, Any]]:
+        """The arm's finished runs as rows, in the order of their seeds."""
+        frame = self.frame
+        digests = {run.digest for run in arm.runs(int(seed) for seed in frame["seed"].dropna().unique())}
+        rows = frame[frame["digest"].isin(digests) & frame["status"].isin((DONE, DIVERGED))]
+        return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All studies of a claim, by the names that the claim gives them; the first is meant where none is named.
+    """All studies of a claim by name; methods without a `study` mean the first.
 
-    `fields` in the methods below name one arm: `model="dense", pixels="grid"` is the arm that was given these values
-    or, where the arms were not given such a field, has them.
+    `fields` in the methods below select one arm: `model="dense", pixels="grid"` is the arm to which the study gave
+    these values or whose configuration has them.
     """
 
     studies: Mapping[str, StudyRuns]
@@ -46,96 +57,79 @@ class Evidence:
         """A study."""
         return self.studies[study] if study else next(iter(self.studies.values()))
 
-    def frame(self, study: str = "") -> "pd.DataFrame":
-        """Its runs, a row each."""
-        return self.study(study).frame
-
-    def arms(self, study: str = "") -> tuple[Arm, ...]:
-        """Its arms."""
-        return self.study(study).arms
-
-    def arm(self, *, study: str = "", **fields: str | int | float) -> Arm:
+    def arm(self, *, study: str = "", **fields: Field) -> Arm:
         """The one arm with these fields.
 
         Raises:
-          UserError: none has them, or more than one.
+          UserError: no arm has them, or more than one does.
         """
-        arms = self.arms(study)
+        arms = self.study(study).arms
         found = [arm for arm in arms if all(_has(arm, name, value) for name, value in fields.items())]
         if len(found) != 1:
             wanted = ", ".join(f"{name}={value}" for name, value in fields.items()) or "no field"
             raise UserError(
-                f"{counted(len(found), 'arm')} of this study match {wanted}, and one is needed; "
+                f"{counted(len(found), 'arm')} of this study match {wanted}, expected one; "
                 f"its arms are {some([arm.label for arm in arms], '; ')}"
             )
         return found[0]
 
-    def values(
-        self, metric: str = "test_accuracy", *, study: str = "", **fields: str | int | float
-    ) -> dict[int, float]:
-        """The metric of an arm's finished runs, by seed; runs that diverged count where they have a value."""
-        rows = self._rows(study, fields)
+    def layers(self, *, study: str = "", **fields: Field) -> tuple[Layer, ...]:
+        """The plan of an arm's network."""
+        config = self.arm(study=study, **fields).config
+        return plan(config, *data.image_info(config.dataset, **config.data_settings))
+
+    def values(self, metric: str = "test_accuracy", *, study: str = "", **fields: Field) -> dict[int, float]:
+        """The metric of an arm's finished runs by seed; diverged runs count if they have a value."""
+        rows = self.study(study).finished(self.arm(study=study, **fields))
         return {int(row["seed"]): float(row[metric]) for row in rows if math.isfinite(float(row[metric]))}
 
-    def summary(self, metric: str = "test_accuracy", *, study: str = "", **fields: str | int | float) -> Summary:
-        """`convjax.analysis.statistics.summarise` of the values."""
-        return summarise(self.values(metric, study=study, **fields))
+    def measured(self, name: str, *, study: str = "", **fields: Field) -> dict[int, Any]:
+        """What a measurement found on an arm's runs, by seed.
 
-    def measured(self, name: str, *, study: str = "", **fields: str | int | float) -> dict[int, Any]:
-        """What a measurement found on an arm's runs, by seed."""
-        found = self.study(study).measured
-        rows = self._rows(study, fields)
-        return {int(row["seed"]): found[row["digest"]][name] for row in rows if name in found.get(row["digest"], {})}
-
-    def _rows(self, study: str, fields: Mapping[str, str | int | float]) -> list[dict[str, Any]]:
-        config, frame = self.arm(study=study, **fields).config, self.frame(study)
-        digests = {config.replace(seed=int(seed)).digest for seed in frame["seed"].dropna().unique()}
-        return _finished(frame, digests)
+        Raises:
+          UserError: it was made on none of them.
+        """
+        runs, arm = self.study(study), self.arm(study=study, **fields)
+        found = {int(row["seed"]): runs.measured.get(row["digest"], {}) for row in runs.finished(arm)}
+        values = {seed: one[name] for seed, one in found.items() if name in one}
+        if not values:
+            raise UserError(f"{name} has been measured on no run of {arm.label}")
+        return values
 
     def unfinished(self) -> bool:
-        """Whether an arm has no finished run."""
-        for runs in self.studies.values():
-            for arm in runs.arms:
-                digests = {arm.config.replace(seed=int(seed)).digest for seed in runs.frame["seed"].dropna().unique()}
-                if not _finished(runs.frame, digests):
-                    return True
-        return False
+        """Whether some arm has no finished run."""
+        return any(not runs.finished(arm) for runs in self.studies.values() for arm in runs.arms)
 
     def facts(self) -> list[str]:
-        """What was run, a line a study: data, settings that are not the chapter's, arms, seeds."""
-        return [_facts(name if len(self.studies) > 1 else "", runs) for name, runs in self.studies.items()]
+        """What was run, one line per study: data, settings that differ from the chapter's, arms, seeds."""
+        several = len(self.studies) > 1
+        return [f"{name}: " * several + ", ".join(_facts(runs)) for name, runs in self.studies.items()]
 
 
-def _finished(frame: "pd.DataFrame", digests: Collection[str]) -> list[dict[str, Any]]:
-    """The finished runs of these digests, by seed."""
-    rows = frame[frame["digest"].isin(digests) & frame["status"].isin((DONE, DIVERGED))]
-    return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
+def together(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All runs of these tables."""
+    return pd.concat(frames, ignore_index=True)
 
 
-def _has(arm: Arm, name: str, value: str | int | float) -> bool:
+def _has(arm: Arm, name: str, value: Field) -> bool:
     own = getattr(arm.config, name)
     given = dict(arm.overrides).get(name, own)
     return str(value) in (str(given), field_text(given), str(own))
 
 
-def _facts(name: str, runs: StudyRuns) -> str:
-    configs = [arm.config for arm in runs.arms]
-    default = RunConfig()
-    common = []
-    for key in ("dataset", *(key for key in default.to_dict() if key not in ("dataset", "seed"))):
-        values = dict.fromkeys(field_text(getattr(config, key)) for config in configs)
-        if len(values) == 1 and (key == "dataset" or list(values) != [field_text(getattr(default, key))]):
-            common.append(next(iter(values)) if key == "dataset" else f"{key}={next(iter(values))}")
-    epochs = {config.epochs for config in configs}
-    if epochs == {default.epochs}:
-        common.append(f"epochs={default.epochs}")
-    seeds: Sequence[int] = sorted({int(seed) for seed in runs.frame["seed"].dropna()})
+def _facts(runs: StudyRuns) -> list[str]:
+    default = RunConfig().to_dict()
+    facts = []
+    for name in ("dataset", *(name for name in default if name not in ("dataset", "seed"))):
+        texts = {field_text(getattr(arm.config, name)) for arm in runs.arms}
+        if len(texts) == 1 and (name in ("dataset", "epochs") or texts != {field_text(default[name])}):
+            facts.append(texts.pop() if name == "dataset" else f"{name}={texts.pop()}")
+    seeds = runs.frame["seed"].dropna().nunique()
     done = int(runs.frame["status"].isin((DONE, DIVERGED)).sum())
-    total = runs.planned or len(configs) * max(1, len(seeds))
-    parts = [
-        *common,
-        counted(len(configs), "arm"),
-        f"{counted(len(seeds), 'seed')} each",
+    total = runs.planned or len(runs.arms) * max(1, seeds)
+    return [
+        *facts,
+        counted(len(runs.arms), "arm"),
+        f"{counted(seeds, 'seed')} each",
         f"{done:,} of {total:,} runs",
     ]
-    return f"{name}: {', '.join(parts)}" if name else ", ".join(parts)

@@ -1,122 +1,97 @@
-"""Figures of the claims about layers and windows: where layers look, what can be read off them. Pure."""
+"""Figures of claims about layers: their windows, their equivariance, what can be read off them. Pure."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from convjax.analysis.plots.parts import WIDTH, handle
-from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, styled
+from convjax.analysis.plots.parts import WIDTH, wrapped
+from convjax.analysis.plots.theme import MARKERS, Theme, ThemedFigure, styled
 from convjax.analysis.plots.windows import window_plot
-from convjax.analysis.statistics import summarise_all
+from convjax.analysis.statistics import Values
 from convjax.config import RunConfig
-from convjax.errors import UserError
-from convjax.nn.geometry import Layer, input_span, plan
-from convjax.studies.figures import put_heading
+from convjax.nn.geometry import plan
+from convjax.studies.figures import means_and_halves, put_heading
+from convjax.studies.map_figures import KINDS
 from convjax.studies.page import ClaimFigure
 
-
-def windows_figure(name: str, title: str, size: tuple[int, int], *, theme: str, **fields: str) -> ClaimFigure:
-    """The windows of one convolution with these fields of RunConfig, on an input of this size."""
-    layers = plan(RunConfig(channels="1", pool="none", dense_units="0", **fields), (*size, 1), 1)[:1]
-    count = int(np.prod(layers[0].output_shape[:2]))
-    caption = f"{title}. One picture a window, in the order of the output's positions."
-    return ClaimFigure(
-        name, window_plot(layers, theme=theme), caption, f"{count} windows in an input of {size[0]}x{size[1]}."
-    )
+_SHORT = {"conv2d": "conv", "max_pooling2d": "max", "average_pooling2d": "avg"}
 
 
-def fields_figure(layers: Sequence[Layer], found: Mapping[int, Any], *, theme: str) -> ClaimFigure:
-    """Effective receptive fields of every layer.
+def windows_figure(name: str, title: str, size: int = 5, **fields: str) -> ClaimFigure:
+    """The windows of one convolution with these fields of RunConfig, on a square input of this size."""
+    layers = plan(RunConfig(channels="1", pool="none", dense_units="0", **fields), (size, size, 1), 1)[:1]
+    count = math.prod(layers[0].output_shape[:2])
+    caption = f"{title}. One picture per window, in the order of the output's positions."
+    draw = functools.partial(window_plot, layers)
+    return ClaimFigure(name, draw, caption, f"{count} windows in an input of {size}x{size}.")
+
+
+def equivariance_figure(found: Mapping[str, Mapping[int, Any]]) -> ClaimFigure:
+    """The equivariance error of every arm, layer by layer.
 
     Args:
-      layers: the network's plan.
-      found: what `convjax.studies.measures.receptive.measure_fields` found, by seed.
-      theme: see `convjax.analysis.plots.theme`.
-
-    Raises:
-      UserError: no run has been measured.
+      found: what `convjax.studies.measures.shifts.measure_equivariance` found, by seed, of every arm by its label.
     """
-    if not found:
-        raise UserError("no run's receptive fields have been measured")
-    names = list(next(iter(found.values()))["trained"])
-    maps = {name: np.mean([one["trained"][name]["map"] for one in found.values()], axis=0) for name in names}
     told = []
-    for name in names:
-        trained, untrained = (np.mean([one[kind][name]["width"] for one in found.values()]) for kind in KINDS)
-        [layer] = [layer for layer in layers if layer.name == name]
-        assert layer.receptive_field is not None
-        told.append(f"{name} {layer.receptive_field.size[0]} in theory, {trained:.1f} ({untrained:.1f} untrained)")
+    for label, by_seed in found.items():
+        last = ", ".join(f"{errors[-1]:.2g} at {pixels} px" for pixels, errors in _mean_errors(by_seed).items())
+        told.append(f"{label} {last}")
     caption = (
-        "How much every pixel moves the centre of each layer's feature map: root mean square of the gradients over 500 "
-        "test images and all channels, relative to the largest; mean over seeds. The frame is the receptive field in "
-        f"theory. Widths in pixels: {'; '.join(told)}."
+        "How far the feature map of a shifted image is from the shifted feature map, relative to its norm: mean over "
+        "seeds and both directions, away from borders and padding. 0 is perfect. A line ends where no position of the "
+        "map is away from the borders."
     )
-    return ClaimFigure(
-        "fields", field_maps(layers, maps, theme=theme), caption, f"Receptive fields: {'; '.join(told)}."
-    )
-
-
-KINDS = ("trained", "untrained")
+    draw = functools.partial(_equivariance_plot, found)
+    return ClaimFigure("errors", draw, caption, f"Equivariance error after the last feature map: {'; '.join(told)}.")
 
 
 @styled
-def field_maps(layers: Sequence[Layer], maps: Mapping[str, np.ndarray], *, theme: Theme) -> Figure:
-    """A heat map a layer, with the frame of its receptive field.
-
-    Args:
-      layers: the network's plan.
-      maps: gradients relative to the largest, `[height, width]`, by the layer's name.
-      theme: see `convjax.analysis.plots.theme`.
-    """
-    columns = min(3, len(maps))
-    rows = -(-len(maps) // columns)
-    figure = ThemedFigure(2.2 * columns + 0.8, 2.45 * rows + 0.6, theme)
-    norm, panels = Normalize(0.0, 1.0), []
-    by_name = {layer.name: index for index, layer in enumerate(layers)}
-    for number, (name, gradients) in enumerate(maps.items(), start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        panels.append(axes)
-        height, width = gradients.shape
-        axes.pcolormesh(gradients, cmap="viridis", norm=norm, edgecolors="face", linewidth=0.1, gid="cells")
-        depth = by_name[name] + 1
-        centre = [side // 2 for side in layers[by_name[name]].output_shape[:2]]
-        ys, xs = input_span(layers[:depth], centre)
-        frame = Rectangle((xs.start, ys.start), xs.stop - xs.start, ys.stop - ys.start, fill=False, linewidth=1.4)
-        frame.set_edgecolor("#ffffff")
-        axes.add_patch(frame)
-        axes.set_aspect("equal")
-        axes.set_ylim(height, 0)
-        axes.set_xlim(0, width)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        axes.set_title(f"{name}: {ys.stop - ys.start}x{xs.stop - xs.start}", fontsize=FONT_SIZE - 0.5)
-    bar = figure.colorbar(ScalarMappable(norm, matplotlib.colormaps["viridis"]), ax=panels, shrink=0.8, pad=0.02)
-    bar.set_label("gradient, relative")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    put_heading(figure, "Where the centre of each layer's map looks")
+def _equivariance_plot(found: Mapping[str, Mapping[int, Any]], *, theme: Theme) -> Figure:
+    """One panel per arm: error by layer, one line per shift."""
+    columns = min(2, len(found))
+    rows = -(-len(found) // columns)
+    figure = ThemedFigure(3.2 * columns, 2.5 * rows + 0.7, theme)
+    highest = 0.01
+    for number, (label, by_seed) in enumerate(found.items()):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        names = next(iter(by_seed.values()))["layers"]
+        for (pixels, errors), color, marker in zip(_mean_errors(by_seed).items(), theme.series, MARKERS, strict=False):
+            axes.plot(range(len(names)), errors, marker=marker, color=color, label=f"{pixels} px", clip_on=False)
+            highest = max([highest, *filter(math.isfinite, errors)])
+        axes.set_xticks(range(len(names)), [_short(name) for name in names])
+        axes.set_title(wrapped(label, 34))
+        if number % columns == 0:
+            axes.set_ylabel("relative error")
+    for axes in figure.axes:
+        axes.set_ylim(-0.02 * highest, 1.08 * highest)
+    lines = figure.axes[0].get_lines()
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), title="shift of the image")
+    put_heading(figure, "Do feature maps move as the image does?")
     return figure
 
 
-def probes_figure(found: Mapping[int, Any], *, theme: str) -> ClaimFigure:
+def _mean_errors(by_seed: Mapping[int, Any]) -> dict[int, list[float]]:
+    """Mean error by layer for each shift, over the seeds that have one; NaN where none has."""
+    errors = np.array([one["inside"] for one in by_seed.values()], float)  # None becomes NaN
+    means = np.ma.masked_invalid(errors).mean(axis=0).filled(math.nan)
+    return dict(zip(next(iter(by_seed.values()))["shifts"], means.T.tolist(), strict=True))
+
+
+def _short(name: str) -> str:
+    stem, _, number = name.rpartition("_")
+    return f"{_SHORT.get(stem, stem)} {number}" if number.isdigit() else name
+
+
+def probes_figure(found: Mapping[int, Any]) -> ClaimFigure:
     """Accuracy of linear probes by layer.
 
     Args:
       found: what `convjax.studies.measures.probes.measure_probes` found, by seed.
-      theme: see `convjax.analysis.plots.theme`.
-
-    Raises:
-      UserError: no run has been measured.
     """
-    if not found:
-        raise UserError("no run's probes have been measured")
     first = next(iter(found.values()))
     values = {
         kind: {layer: {seed: one[kind][layer]["test_accuracy"] for seed, one in found.items()} for layer in first[kind]}
@@ -127,50 +102,26 @@ def probes_figure(found: Mapping[int, Any], *, theme: str) -> ClaimFigure:
         f"{layer} {100 * np.mean(list(by_seed.values())):.2f} %" for layer, by_seed in values["trained"].items()
     )
     caption = (
-        "Test accuracy of a logistic regression on each layer's activations, mean over seeds with its 95 % t interval; "
-        "below each layer the number of its features."
+        "Test accuracy of a logistic regression on each layer's activations, mean over seeds with its 95 % t interval. "
+        "Below each layer is the number of its features."
     )
-    return ClaimFigure(
-        "probes", probe_plot(values, features, theme=theme), caption, f"Linear probes of the trained network: {told}."
-    )
+    draw = functools.partial(_probe_plot, values, features)
+    return ClaimFigure("probes", draw, caption, f"Linear probes of the trained network: {told}.")
 
 
 @styled
-def probe_plot(
-    values: Mapping[str, Mapping[str, Mapping[int, float]]], features: Mapping[str, int], *, theme: Theme
-) -> Figure:
-    """Means with intervals by layer.
-
-    Args:
-      values: test accuracies by seed, by layer, of the `trained` and the `untrained` network.
-      features: how many each layer of the trained network has.
-      theme: see `convjax.analysis.plots.theme`.
-    """
+def _probe_plot(values: Mapping[str, Mapping[str, Values]], features: Mapping[str, int], *, theme: Theme) -> Figure:
+    """Mean accuracies by layer, of the trained and of the untrained network."""
     figure = ThemedFigure(WIDTH * 1.25, 3.4, theme)
     axes = figure.add_subplot()
     order = list(features)
-    for kind, colour, marker, style in (
-        ("trained", theme.series[0], "o", "-"),
-        ("untrained", theme.series[1], "s", ""),
-    ):
-        summaries = summarise_all(list(values[kind].values()))
+    for kind, color, style in zip(KINDS, theme.series, ("o-", "s"), strict=False):
         places = [order.index(layer) for layer in values[kind]]
-        means = [100 * summary.mean for summary in summaries]
-        axes.plot(places, means, marker=marker, linestyle=style or "none", color=colour, gid=kind)
-        for place, summary in zip(places, summaries, strict=True):
-            if summary.t_interval is not None:
-                ends = [100 * summary.t_interval.low, 100 * summary.t_interval.high]
-                axes.plot([place, place], ends, color=colour, linewidth=2.4, solid_capstyle="butt")
-    names = [name.replace("max_pooling2d", "max").replace("conv2d", "conv").replace("_", " ") for name in order]
-    axes.set_xticks(
-        range(len(order)), [f"{name}\n{features[layer]:,}" for name, layer in zip(names, order, strict=True)]
-    )
+        means, halves = means_and_halves(values[kind].values(), 100)
+        axes.errorbar(places, means, halves, fmt=style, color=color, elinewidth=2.4, label=f"{kind} network")
+    axes.set_xticks(range(len(order)), [f"{_short(layer)}\n{features[layer]:,}" for layer in order])
     axes.set_ylabel("test accuracy (%)")
     axes.set_xlabel("layer, number of features")
-    handles = [
-        handle(theme.series[0], "o", "trained network", "-"),
-        handle(theme.series[1], "s", "untrained network"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     put_heading(figure, "What a linear classifier reads off each layer")
     return figure

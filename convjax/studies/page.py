@@ -1,17 +1,19 @@
-"""The page of the claims: each quoted, judged, drawn, and told how it was tested. As HTML and as Markdown. Pure."""
+"""The page of the claims as HTML and as Markdown: each is quoted, judged, drawn and explained. Pure."""
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
 from convjax.analysis.render import Cell, Column, Table, to_markdown
 from convjax.analysis.report.figures import chart_box
 from convjax.analysis.report.html import bullets, capital, command_box, header, page, paragraphs, section, table_box
+from convjax.studies.claim import Claim
 from convjax.studies.verdict import Finding, overall
 
 _BESIDE = "Beside the verdict:"
+_OPEN, _CLOSE = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 @dataclass(frozen=True)
@@ -20,146 +22,133 @@ class ClaimFigure:
 
     Attributes:
       name: letters, digits and hyphens, unique in its claim.
-      figure: made with the theme that was asked for.
+      draw: draws it, `draw(theme=...)` with a theme's name.
       caption: what the reader must know to read it.
-      description: what one sees in it, for those who do not.
+      description: what it shows, for readers who cannot see it.
     """
 
     name: str
-    figure: Figure
+    draw: Callable[..., Figure]
     caption: str
     description: str
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with all that is told of it.
+    """A claim with everything that the page says about it.
 
     Attributes:
-      name: of its script; title, section, quote, would_change: see `convjax.studies.claim.Claim`.
-      findings: its parts, judged; empty where it could not be judged, and `reason` says why.
-      page_figures, image_files: its figures, for the page (theme `page`), and the files of the same figures by
-        their names, as paths to write into Markdown.
+      claim: the claim.
+      command: reproduces this.
+      findings: its parts, judged; empty if it could not be judged, and then `reason` says why.
+      figures: its figures.
+      image_files: paths of the figures' files by figure name, as Markdown links to them.
       facts: what was run.
-      command: that does it again.
     """
 
-    name: str
-    title: str
-    section: str
-    quote: str
-    would_change: str
-    findings: tuple[Finding, ...]
-    reason: str
-    page_figures: tuple[ClaimFigure, ...]
-    image_files: Mapping[str, str]
-    facts: tuple[str, ...]
+    claim: Claim
     command: str
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+    figures: tuple[ClaimFigure, ...] = ()
+    image_files: Mapping[str, str] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
-        """The verdict; empty where there is none."""
+        """The verdict; empty if there is none."""
         return overall(self.findings) if self.findings else ""
+
+    @property
+    def leading(self) -> Finding | None:
+        """The first deciding finding with the verdict's word."""
+        return next((one for one in self.findings if one.decides and one.word == self.word), None)
 
     @property
     def verdict(self) -> str:
         """The verdict in one sentence."""
-        if not self.findings:
+        if self.leading is None:
             return f"Not judged: {self.reason}."
-        deciding = [finding for finding in self.findings if finding.decides]
-        told = [finding for finding in deciding if finding.word == self.word] or deciding
-        return f"{self.word.capitalize()}: {told[0].part} ({told[0].evidence})."
+        return f"{self.word.capitalize()}: {self.leading.part} ({self.leading.evidence})."
 
     @property
     def others(self) -> list[str]:
-        """The other findings that decide, as sentences."""
-        told = self.verdict
-        deciding = [finding for finding in self.findings if finding.decides]
-        return [one.sentence for one in deciding if not told.endswith(f": {one.part} ({one.evidence}).")]
+        """The other deciding findings, as sentences."""
+        return [one.sentence for one in self.findings if one.decides and one is not self.leading]
 
     @property
     def beside(self) -> list[str]:
         """The findings that do not decide, as sentences."""
-        return [finding.sentence for finding in self.findings if not finding.decides]
+        return [one.sentence for one in self.findings if not one.decides]
 
 
 def claims_markdown(title: str, intro: str, claims: Sequence[JudgedClaim], machines: str, command: str) -> str:
-    """The page for GitHub. Figures are linked, see `JudgedClaim.image_files`."""
-    parts = [f"# {title}", intro, to_markdown(_overview(claims, linked=True)).strip()]
-    for claim in claims:
+    """The page for GitHub, with links to the figures' files."""
+    parts = [f"# {title}", intro, to_markdown(_overview(claims)).strip()]
+    for judged in claims:
+        claim = judged.claim
         parts += [
             f"## {claim.title}",
-            f"> {claim.quote}\n>\n> Chapter 5, \N{LEFT DOUBLE QUOTATION MARK}{claim.section}",
+            f"> {claim.quote}\n>\n> Chapter 5, {_OPEN}{claim.section}{_CLOSE}",
+            f"**{judged.verdict}**",
+            _listed(judged.others),
+            *([_BESIDE, _listed(judged.beside)] if judged.beside else []),
         ]
-        parts[-1] += "\N{RIGHT DOUBLE QUOTATION MARK}"
-        parts.append(f"**{claim.verdict}**")
-        for heading, sentences in (("", claim.others), (f"{_BESIDE}\n\n", claim.beside)):
-            if sentences:
-                parts.append(heading + "\n".join(f"- {sentence}" for sentence in sentences))
-        for drawn in claim.page_figures:
-            parts += [f"![{drawn.description}]({claim.image_files[drawn.name]})", f"*{drawn.caption}*"]
-        parts.append(f"What would change it: {claim.would_change}")
-        if claim.facts:
-            parts.append("\n".join(f"- ran: {fact}" for fact in claim.facts))
-        parts.append(f"```bash\n{claim.command}\n```")
-    parts += ["## Do it again", f"```bash\n{command}\n```", f"Made on {machines}."]
-    return "\n\n".join(parts) + "\n"
+        for figure in judged.figures:
+            parts += [f"![{figure.description}]({judged.image_files[figure.name]})", f"*{figure.caption}*"]
+        parts += [
+            f"What would change it: {claim.would_change}",
+            _listed(f"ran: {fact}" for fact in judged.facts),
+            f"```bash\n{judged.command}\n```",
+        ]
+    parts += ["## Reproduce", f"```bash\n{command}\n```", f"Made on {machines}."]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def claims_html(title: str, intro: str, claims: Sequence[JudgedClaim], machines: str, command: str) -> str:
-    """One self-contained page."""
-    sections = [
-        header(title, paragraphs(intro)),
-        section("Verdicts", table_box(_overview(claims, linked=False), wrap=True)),
-    ]
-    for claim in claims:
+    """The page as one self-contained file."""
+    sections = [header(title, paragraphs(intro)), section("Verdicts", table_box(_overview(claims), wrap=True))]
+    for judged in claims:
+        claim = judged.claim
         quote = (
             f"<blockquote><p>{html.escape(claim.quote)}</p>"
-            f"<footer>Chapter 5, \N{LEFT DOUBLE QUOTATION MARK}{html.escape(claim.section)}"
-            "\N{RIGHT DOUBLE QUOTATION MARK}</footer></blockquote>"
+            f"<footer>Chapter 5, {_OPEN}{html.escape(claim.section)}{_CLOSE}</footer></blockquote>"
         )
-        charts = "\n".join(_box(claim.name, drawn) for drawn in claim.page_figures)
         sections.append(
             section(
                 claim.title,
                 quote,
-                f'<p class="verdict {claim.word.replace(" ", "-")}">{html.escape(claim.verdict)}</p>',
-                bullets(claim.others),
-                *((paragraphs(_BESIDE), bullets(claim.beside)) if claim.beside else ()),
-                charts,
+                f'<p class="verdict {judged.word.replace(" ", "-")}">{html.escape(judged.verdict)}</p>',
+                bullets(judged.others),
+                *((paragraphs(_BESIDE), bullets(judged.beside)) if judged.beside else ()),
+                "\n".join(_chart(claim.name, figure) for figure in judged.figures),
                 paragraphs(f"What would change it: {claim.would_change}"),
-                bullets([f"ran: {fact}" for fact in claim.facts], "notes"),
-                command_box(claim.command),
+                bullets([f"ran: {fact}" for fact in judged.facts], "notes"),
+                command_box(judged.command),
             )
         )
-    sections.append(section("Do it again", command_box(command), paragraphs(f"Made on {machines}.", "facts")))
+    sections.append(section("Reproduce", command_box(command), paragraphs(f"Made on {machines}.", "facts")))
     return page(title, sections)
 
 
-def _box(claim: str, drawn: ClaimFigure) -> str:
-    name = f"{claim}-{drawn.name}".replace("_", "-")
-    title = capital(drawn.name.replace("-", " "))
-    return chart_box(drawn.figure, name, title, drawn.description, drawn.caption)
+def _listed(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _overview(claims: Sequence[JudgedClaim], *, linked: bool) -> Table:
-    rows = []
-    for claim in claims:
-        deciding = [finding for finding in claim.findings if finding.decides]
-        told = [finding for finding in deciding if finding.word == claim.word]
-        rows.append(
-            (
-                Cell(claim.name, claim.title),
-                Cell(claim.word, claim.word or "not judged"),
-                Cell(None, told[0].evidence if told else claim.reason),
-            )
-        )
+def _chart(claim: str, figure: ClaimFigure) -> str:
+    name = f"{claim}-{figure.name}".replace("_", "-")
+    title = capital(figure.name.replace("-", " "))
+    return chart_box(figure.draw(theme="page"), name, title, figure.description, figure.caption)
+
+
+def _overview(claims: Sequence[JudgedClaim]) -> Table:
+    columns = ("claim", "verdict", "effect")
+    rows = [
+        (one.claim.title, one.word or "not judged", one.leading.evidence if one.leading else one.reason)
+        for one in claims
+    ]
     return Table(
         caption="Verdicts",
-        columns=(
-            Column("claim", "claim", left=True, header=True),
-            Column("verdict", "verdict", left=True),
-            Column("evidence", "effect", left=True),
-        ),
-        rows=tuple(rows),
+        columns=tuple(Column(name, name, left=True, header=name == "claim") for name in columns),
+        rows=tuple(tuple(Cell(None, text) for text in row) for row in rows),
     )

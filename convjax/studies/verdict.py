@@ -1,24 +1,23 @@
-"""From effects with intervals to one of three words: is what was claimed supported, not shown, or contradicted?
+"""Verdicts: from effects with intervals to `supported`, `not shown` or `contradicted`.
 
-A claim is broken into parts, each with an effect and its 95 % interval. A part that claims a direction is supported
-where the whole interval lies on the claimed side and contradicted where it lies on the other. A part that claims that
-two things are the same names the margin within which differences do not matter: it is supported where the whole
-interval lies within the margin (the rule of two one-sided tests, Schuirmann 1987, at 2.5 % a side) and contradicted
-where it lies outside. All else is not shown, which says nothing against the claim but that the data do not decide.
+A claim has parts, each with an effect and its 95 % interval. A part that claims a direction is supported if the whole
+interval lies on the claimed side and contradicted if it lies on the other side. A part that claims equality names the
+largest difference that does not matter, its margin. It is supported if the whole interval lies within the margin (two
+one-sided tests, Schuirmann 1987, at 2.5 % a side) and contradicted if it lies outside. Everything else is not shown:
+the data do not decide.
 
-The claim is supported where all deciding parts are, which needs no correction for their number (the
-intersection-union principle, Berger 1982), and contradicted where any of them is.
+A claim is supported if all its deciding parts are; that needs no correction for their number (the intersection-union
+principle, Berger 1982). It is contradicted if any of them is.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scipy import stats
 
 from convjax.analysis.arms import counted
-from convjax.analysis.metrics import MINUS, Metric, metric_named
+from convjax.analysis.metrics import Metric, metric_named
 from convjax.analysis.statistics import LEVEL, Interval, Values, paired, prediction_interval
 
 SUPPORTED = "supported"
@@ -26,7 +25,39 @@ NOT_SHOWN = "not shown"
 CONTRADICTED = "contradicted"
 WORDS = (SUPPORTED, NOT_SHOWN, CONTRADICTED)
 
-Claimed = Literal["higher", "lower", "equal"]
+
+@dataclass(frozen=True)
+class Claimed:
+    """The effects that a part of a claim allows: those between `low` and `high`; see `above`, `below` and `within`."""
+
+    low: float
+    high: float
+
+    @property
+    def margin(self) -> float:
+        """Half the width; infinite for a direction."""
+        return (self.high - self.low) / 2
+
+
+def above(bound: float = 0.0) -> Claimed:
+    """Effects above a bound."""
+    return Claimed(bound, math.inf)
+
+
+def below(bound: float = 0.0) -> Claimed:
+    """Effects below a bound."""
+    return Claimed(-math.inf, bound)
+
+
+def within(margin: float, of: float = 0.0) -> Claimed:
+    """Effects that differ from `of` by less than the margin.
+
+    Raises:
+      ValueError: the margin is not positive.
+    """
+    if margin <= 0:
+        raise ValueError(f"no effect lies within {margin:g} of {of:g}")
+    return Claimed(of - margin, of + margin)
 
 
 @dataclass(frozen=True)
@@ -34,12 +65,12 @@ class Finding:
     """One part of a claim, judged.
 
     Attributes:
-      part: what was claimed, a clause: `the convnet is more accurate than the dense net`.
+      part: what is claimed, as a clause: `the convnet is more accurate than the dense net`.
       word: one of `WORDS`.
-      effect: what was measured; NaN where the part is settled by arithmetic.
-      interval: of the effect; None where there is none.
-      evidence: effect and interval in words, with their units.
-      decides: whether the claim's verdict depends on it; others are told beside it.
+      effect: what was measured; NaN if the part is settled by arithmetic.
+      interval: of the effect; None if there is none.
+      evidence: effect and interval in words, with units.
+      decides: whether the claim's verdict depends on it; the page lists the others below the verdict.
     """
 
     part: str
@@ -55,36 +86,20 @@ class Finding:
         return f"{self.part[:1].upper()}{self.part[1:]}: {self.word} ({self.evidence})."
 
 
-def judge(interval: Interval | None, claimed: Claimed, margin: float = 0.0) -> str:
-    """The word for an effect with this interval; an end that touches the bound decides nothing.
-
-    Args:
-      interval: of the effect; None (no spread known) decides nothing.
-      claimed: `higher`: the effect is above `margin`; `lower`: below minus `margin`; `equal`: within `margin` of 0.
-      margin: at least 0; more than 0 for `equal`.
-
-    Raises:
-      ValueError: a margin that the claim cannot have, or an unknown claim.
-    """
-    if claimed not in ("higher", "lower", "equal") or margin < 0 or (claimed == "equal" and margin == 0):
-        raise ValueError(f"no claim is {claimed!r} with margin {margin:g}")
+def judge(interval: Interval | None, claimed: Claimed) -> str:
+    """The word for an effect with this interval; an interval that touches a bound, or None, decides nothing."""
     if interval is None or not (math.isfinite(interval.low) and math.isfinite(interval.high)):
         return NOT_SHOWN
-    low, high = interval.low, interval.high
-    if claimed == "lower":
-        low, high = -high, -low
-    if claimed == "equal":
-        inside, outside = -margin < low and high < margin, low > margin or high < -margin
-    else:
-        inside, outside = low > margin, high < margin
-    return SUPPORTED if inside else CONTRADICTED if outside else NOT_SHOWN
+    if claimed.low < interval.low and interval.high < claimed.high:
+        return SUPPORTED
+    return CONTRADICTED if interval.high < claimed.low or claimed.high < interval.low else NOT_SHOWN
 
 
 def overall(findings: Sequence[Finding]) -> str:
-    """The claim's word: see the module.
+    """The claim's word, by the rule at the top of this module.
 
     Raises:
-      ValueError: nothing decides.
+      ValueError: no finding decides.
     """
     words = {finding.word for finding in findings if finding.decides}
     if not words:
@@ -98,128 +113,106 @@ def difference(
     part: str,
     baseline: Values,
     arm: Values,
-    *,
     claimed: Claimed,
-    margin: float = 0.0,
+    *,
     metric: str | Metric = "test_accuracy",
     decides: bool = True,
 ) -> Finding:
     """Judges arm - baseline, paired by seed, by its t interval.
 
-    `higher` and `lower` are about the metric itself, whichever of them is better. `margin` is in the metric's own
-    unit: accuracies are fractions, so that 0.002 is 0.2 points.
+    `claimed` is about the metric itself, whether or not higher is better, in its own unit: accuracies are fractions, so
+    0.002 is 0.2 points.
     """
-    metric = metric_named(metric) if isinstance(metric, str) else metric
+    metric = _metric(metric)
     compared = paired(baseline, arm)
     effect, interval = compared.mean_difference, compared.t_interval
-    word = judge(interval, claimed, margin)
-    if claimed == "equal" and compared.identical:
-        word = SUPPORTED
-    seeds = counted(compared.n, "seed")
+    equal = compared.identical and math.isfinite(claimed.margin)
+    word = SUPPORTED if equal else judge(interval, claimed)
+    seeds, told = counted(compared.n, "seed"), f"{metric.format(effect, signed=True)}{_unit(metric.difference_unit)}"
     if compared.n < 2:
         evidence = f"{seeds}: no interval"
     elif compared.identical:
         evidence = f"the same in all {seeds}"
     elif interval is None:
-        evidence = f"{_value(effect, metric)} in all {seeds}: no interval"
+        evidence = f"{told} in all {seeds}: no interval"
     else:
-        evidence = f"{_value(effect, metric)}, {_interval(interval, metric, signed=True)}, {seeds}"
-    return Finding(part, word, effect, interval, evidence + _margin(claimed, margin, metric), decides)
+        evidence = f"{told}, {_told(interval, metric, signed=True)}, {seeds}"
+    return Finding(part, word, effect, interval, evidence + _margin(claimed, metric), decides)
 
 
 def estimate(
     part: str,
     effect: float,
     interval: Interval | None,
-    *,
     claimed: Claimed,
-    than: float = 0.0,
-    margin: float = 0.0,
+    *,
     metric: str | Metric,
     note: str = "",
     decides: bool = True,
 ) -> Finding:
-    """Judges any quantity with an interval: is it higher or lower than `than`, or within `margin` of it?
+    """Judges any quantity with an interval, in the metric's own unit.
 
-    Args:
-      part, claimed, margin, decides: as everywhere here.
-      effect, interval: the quantity, in the metric's own unit.
-      than: what it is compared with.
-      metric: how the quantity is written.
-      note: what else a reader must know, such as the number of seeds.
+    `note` is what else a reader must know, such as the number of seeds.
     """
-    metric = metric_named(metric) if isinstance(metric, str) else metric
-    moved = None if interval is None else Interval(interval.low - than, interval.high - than, interval.method)
-    unit = f" {metric.unit}" if metric.unit else ""
-    texts = [
-        f"{metric.format(effect)}{unit}",
-        "no interval" if interval is None else _interval(interval, metric),
-        *([note] if note else []),
-    ]
-    evidence = ", ".join(texts) + _margin(claimed, margin, metric)
-    return Finding(part, judge(moved, claimed, margin), effect, interval, evidence, decides)
+    metric = _metric(metric)
+    told = "no interval" if interval is None else _told(interval, metric)
+    evidence = ", ".join(filter(None, [f"{metric.format(effect)}{_unit(metric.unit)}", told, note]))
+    return Finding(part, judge(interval, claimed), effect, interval, evidence + _margin(claimed, metric), decides)
 
 
-def rate(
-    part: str, values: Values, images: int, *, claimed: Claimed, than: float, margin: float = 0.0, decides: bool = True
-) -> Finding:
-    """Judges an accuracy against a fixed one (chance, a limit) where seeds may all agree to the last image.
+def rate(part: str, values: Values, images: int, claimed: Claimed, *, decides: bool = True) -> Finding:
+    """Judges accuracies themselves, for example against chance, even if all seeds agree to the last image.
 
-    The seed that speaks most against the claim is taken, with the exact interval of a proportion of `images` test
-    images (Clopper and Pearson 1934).
+    The seed that contradicts the claim most is judged, by the exact interval of a proportion of `images` test images
+    (Clopper and Pearson 1934).
     """
     if not values:
         return Finding(part, NOT_SHOWN, math.nan, None, "no run", decides)
-    against = {"higher": min, "lower": max, "equal": lambda accuracies: max(accuracies, key=lambda a: abs(a - than))}
-    worst = against[claimed](list(values.values()))
+    worst = min(values.values(), key=lambda value: min(value - claimed.low, claimed.high - value))
     ends = stats.binomtest(round(worst * images), images).proportion_ci(LEVEL, method="exact")
     interval = Interval(float(ends.low), float(ends.high), "exact")
-    note = f"the seed of {counted(len(values), 'seed')} that speaks most against it, {images:,} images"
-    metric = metric_named("test_accuracy")
-    return estimate(
-        part, worst, interval, claimed=claimed, than=than, margin=margin, metric=metric, note=note, decides=decides
-    )
+    note = f"the worst of {counted(len(values), 'seed')}, {images:,} images"
+    return estimate(part, worst, interval, claimed, metric="test_accuracy", note=note, decides=decides)
 
 
-def prediction(
-    part: str, values: Values, one: float, *, metric: str = "test_accuracy", decides: bool = True
-) -> Finding:
-    """Judges whether `one`, a single run's value, comes from the distribution that `values` are a sample of.
+def prediction(part: str, values: Values, one: float) -> Finding:
+    """Judges whether `one`, the accuracy of a single run, comes from the distribution that `values` are a sample of.
 
-    Supported where it lies in the 95 % prediction interval, contradicted where it does not; with fewer than three
-    seeds the interval says too little, and nothing is shown.
+    It is supported if `one` lies in the 95 % prediction interval, else contradicted. With fewer than three seeds the
+    interval says too little, so nothing is shown.
     """
-    named, interval = metric_named(metric), prediction_interval(values)
+    metric, interval = metric_named("test_accuracy"), prediction_interval(values)
     below = sum(value < one for value in values.values())
     place = f"{below} of {counted(len(values), 'seed')} below it"
     if interval is None or len(values) < 3:
-        return Finding(part, NOT_SHOWN, one, interval, f"{place}: too few for an interval", decides)
-    mean = math.fsum(values.values()) / len(values)
-    unit = f" {named.unit}" if named.unit else ""
+        return Finding(part, NOT_SHOWN, one, interval, f"{place}: too few for an interval")
+    mean, unit = math.fsum(values.values()) / len(values), _unit(metric.unit)
     evidence = (
-        f"{place}; their mean is {named.format(mean)}{unit}, and one more run lies in {named.format(interval.low)} to "
-        f"{named.format(interval.high)}{unit} with 95 % probability"
+        f"{place}; their mean is {metric.format(mean)}{unit}, and one more run lies in "
+        f"{metric.format(interval.low)} to {metric.format(interval.high)}{unit} with 95 % probability"
     )
-    return Finding(part, SUPPORTED if interval.contains(one) else CONTRADICTED, one, interval, evidence, decides)
+    return Finding(part, SUPPORTED if interval.contains(one) else CONTRADICTED, one, interval, evidence)
 
 
-def exact(part: str, holds: bool, evidence: str, *, decides: bool = True) -> Finding:
-    """A part that arithmetic settles: it holds or it does not."""
-    return Finding(part, SUPPORTED if holds else CONTRADICTED, math.nan, None, evidence, decides)
+def exact(part: str, holds: bool, evidence: str) -> Finding:
+    """A part that arithmetic settles."""
+    return Finding(part, SUPPORTED if holds else CONTRADICTED, math.nan, None, evidence)
 
 
-def _value(effect: float, metric: Metric) -> str:
-    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
-    return f"{metric.format(effect, signed=True)}{unit}"
+def _metric(metric: str | Metric) -> Metric:
+    return metric_named(metric) if isinstance(metric, str) else metric
 
 
-def _interval(interval: Interval, metric: Metric, *, signed: bool = False) -> str:
+def _unit(unit: str) -> str:
+    return f" {unit}" if unit else ""
+
+
+def _told(interval: Interval, metric: Metric, *, signed: bool = False) -> str:
     low, high = (metric.format(end, signed=signed) for end in (interval.low, interval.high))
-    return f"{interval.level:.0%} interval {low} to {high}".replace("%", " %").replace("-", MINUS)
+    return f"{100 * interval.level:.0f} % interval {low} to {high}"
 
 
-def _margin(claimed: Claimed, margin: float, metric: Metric) -> str:
-    if not margin:
+def _margin(claimed: Claimed, metric: Metric) -> str:
+    if not math.isfinite(claimed.margin):
         return ""
-    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
-    return f"; margin {metric.format(margin)}{unit}" if claimed == "equal" else f"; by {metric.format(margin)}{unit}"
+    return f"; margin {metric.format(claimed.margin)}{_unit(metric.difference_unit)}"

@@ -1,4 +1,4 @@
-"""The scripts of the claims as a user starts them."""
+"""The claims' scripts as a user starts them."""
 
 import importlib
 import re
@@ -26,7 +26,7 @@ CLAIMS = {
 
 @pytest.mark.slow
 def test_all_claims_on_one_page(tmp_path):
-    """The page is written after every claim, and what is done is not done again."""
+    """The page shows every claim; the second time nothing runs again."""
     flags = ["--quick", "--seeds=1", f"--output={tmp_path / 'page'}"]
     done = run("claims", tmp_path, *flags, timeout=900)
     text = (tmp_path / "page" / "claims.md").read_text()
@@ -44,7 +44,7 @@ def test_all_claims_on_one_page(tmp_path):
 def test_claims_are_chosen_by_name(tmp_path):
     wrong = run("claims", tmp_path, "--only=translation,kernels", code=2)
     assert wrong.stderr.startswith("claims: --only=kernels: no such claim; expected some of chapter_result, ")
-    # Nothing has run yet: the page says so, and the command that only reports does not fail for it.
+    # Nothing has run yet: the page says so, and reporting does not fail.
     done = run("claims", tmp_path, "--quick", "--only=translation", "--report_only")
     assert "not judged" in done.stdout
     text = (tmp_path / "claims" / "claims.md").read_text()
@@ -56,7 +56,7 @@ def test_all_claims_are_tested_here():
     assert [claim.name for claim in importlib.import_module("experiments.claims").CLAIMS] == list(CLAIMS)
 
 
-# One of them at every test run: each compiles several networks, which takes longer than all else here.
+# Only one runs at every test: each compiles several networks, which is slow.
 @pytest.mark.parametrize(
     "name", [name if name == "translation" else pytest.param(name, marks=pytest.mark.slow) for name in CLAIMS]
 )
@@ -78,7 +78,7 @@ def test_a_claim_ends_with_a_verdict_and_a_page(name, tmp_path):
         assert (folder / image).read_bytes().startswith(b"\x89PNG")
     assert page.count("<svg") == len(images)
     assert "://" not in re.sub(r'xmlns="[^"]*"', "", page)
-    # A second time nothing is left to do, and the page is the same.
+    # The second time nothing is left to do, and the page is the same.
     again = run(name, tmp_path, *CLAIMS[name])
     assert " 0 done" not in again.stdout
     assert (folder / "claim.md").read_text() == markdown

@@ -1,4 +1,4 @@
-"""What the claims' scripts make of numbers: each verdict comes out where it must, on runs that are made up."""
+"""The claims' judges on made-up runs: every verdict is reached where it must be."""
 
 import pandas as pd
 import pytest
@@ -14,7 +14,7 @@ NOISE = (0.0, 0.001, -0.0005, 0.0007, -0.001)
 
 
 def evidence_of(claim, accuracy, measured=None):
-    """Runs of the claim's own studies: five seeds an arm, with accuracies and measurements by its configuration."""
+    """Runs of the claim's studies: five seeds per arm, with values computed from its configuration."""
     studies = {}
     for name, study in claim.studies.items():
         arms = [{**arm, **axes} for arm in (study.arms or [{}]) for axes in product(study.axes)]
@@ -32,13 +32,14 @@ def evidence_of(claim, accuracy, measured=None):
 
 
 def words(claim, accuracy, measured=None):
-    """The words of the claim's findings, and of the claim; its figures are drawn on the way."""
+    """The words of the claim's findings, and of the claim; also draws its figures."""
     evidence = evidence_of(claim, accuracy, measured)
     findings = claim.judge(evidence)
-    for theme in ("light", "page"):
-        for figure in claim.figures(evidence, theme):
-            assert figure.caption
-            assert figure.description
+    for figure in claim.figures(evidence):
+        assert figure.caption
+        assert figure.description
+        for theme in ("light", "page"):
+            assert figure.draw(theme=theme)
     return [finding.word for finding in findings], overall(findings)
 
 
@@ -52,7 +53,7 @@ def words(claim, accuracy, measured=None):
     ],
 )
 def test_the_chapters_number(convnet, dense, word):
-    # Equal in all seeds would be no difference at all: the dense net's noise is the convnet's, turned round.
+    # The dense net's noise is the convnet's turned around: a difference equal in all seeds would have no spread.
     def accuracy(config):
         return convnet if config.model == "convnet" else dense - 2 * NOISE[config.seed]
 
@@ -90,7 +91,7 @@ def test_local_patterns(case):
 
 
 def maps(loss):
-    """Measured accuracies that fall by `loss(config)` at every pixel of distance."""
+    """Measured accuracies that fall by `loss(config)` per pixel of distance."""
 
     def measured(config, noise):
         offsets = list(range(-8, 9))

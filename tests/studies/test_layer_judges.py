@@ -1,9 +1,10 @@
-"""As test_claim_judges, for the claims on layers, windows and downsampling."""
+"""As test_judges, for the claims on layers, windows and downsampling."""
 
 import numpy as np
 import pytest
 
 from convjax.nn import geometry
+from convjax.studies import measures
 from convjax.studies.verdict import CONTRADICTED, NOT_SHOWN, SUPPORTED, overall
 from experiments import (
     border_effects,
@@ -24,17 +25,17 @@ def words(claim, accuracy, measured=None):
 
 
 def turned(config, value):
-    """Differences between arms must have a spread, which equal noise in all would not give."""
+    """A value with its noise turned around: equal noise in all arms would give differences no spread."""
     return value - 2 * NOISE[config.seed]
 
 
 def layers(widths, accuracies, untrained=0.7):
-    """What the measurements would have found, the same in every run but for noise."""
+    """Measurements of every run, equal up to noise."""
     names = ("conv2d_1", "max_pooling2d_1", "conv2d_2", "max_pooling2d_2", "conv2d_3")
 
     def measured(config, noise):
         fields = {
-            name: {"width": width + (index + 1) * 50 * noise, "size": width, "map": np.ones((28, 28)).tolist()}
+            name: {"width": width + (index + 1) * 50 * noise, "map": np.ones((28, 28)).tolist()}
             for index, (name, width) in enumerate(zip(names, widths, strict=True))
         }
         probed = {
@@ -135,18 +136,18 @@ def test_borders_strides_and_averages(gain, word):
 
 
 def test_output_sizes(monkeypatch):
-    monkeypatch.setattr(output_sizes, "disagreements", list)
+    monkeypatch.setattr(measures, "xla_disagreements", lambda count: [])
     found, claimed = words(output_sizes.CLAIM, None)
     assert (found, claimed) == ([SUPPORTED] * 6, SUPPORTED)
-    monkeypatch.setattr(output_sizes, "disagreements", lambda: [(5, 3, 1, "valid")])
+    monkeypatch.setattr(measures, "xla_disagreements", lambda count: [(5, 3, 1, "valid")])
     monkeypatch.setattr(output_sizes, "CHAPTER", ((26, 26, 31),))
     assert words(output_sizes.CLAIM, None)[0] == [CONTRADICTED, *[SUPPORTED] * 4, CONTRADICTED]
 
 
 def test_xla_would_be_caught_disagreeing(monkeypatch):
-    assert output_sizes.disagreements(100) == []
+    assert measures.xla_disagreements(100) == []
     monkeypatch.setattr(geometry, "same_padding", lambda size, window, stride: (0, 0))
-    assert output_sizes.disagreements(100)
+    assert measures.xla_disagreements(100)
 
 
 FIGURES = {
@@ -166,8 +167,9 @@ def test_figures_say_what_they_show(script):
         return layers(GROWS, READABLE)(config, noise) | {"train_accuracy": 0.99}
 
     evidence = evidence_of(script.CLAIM, lambda config: turned(config, 0.98), measured)
-    figures = script.CLAIM.figures(evidence, "page")
+    figures = script.CLAIM.figures(evidence)
     assert [figure.name for figure in figures] == FIGURES[script]
     for figure in figures:
+        assert figure.draw(theme="page")
         assert figure.caption.endswith(".")
         assert figure.description.endswith(".")

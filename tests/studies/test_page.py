@@ -5,6 +5,7 @@ import re
 import pytest
 
 from convjax.analysis.statistics import Interval
+from convjax.studies.claim import Claim
 from convjax.studies.figures import accuracy_figure
 from convjax.studies.page import JudgedClaim, claims_html, claims_markdown
 from convjax.studies.verdict import CONTRADICTED, NOT_SHOWN, SUPPORTED, Finding
@@ -13,19 +14,24 @@ INTERVAL = Interval(0.1, 0.2, "t")
 
 
 def claim(name, *findings, reason=""):
-    figure = accuracy_figure("seeds", "Every seed", {"a": {0: 0.9, 1: 0.91}, "b": {0: 0.8}}, theme="page")
+    figure = accuracy_figure("seeds", "Every seed", {"a": {0: 0.9, 1: 0.91}, "b": {0: 0.8}})
     return JudgedClaim(
-        name=name,
-        title=f"Title of {name}",
-        section="The convolution operation",
-        quote="Dense layers learn <global> patterns.",
-        would_change="Other data.",
+        Claim(
+            name=name,
+            title=f"Title of {name}",
+            section="The convolution operation",
+            quote="Dense layers learn <global> patterns.",
+            studies={},
+            judge=lambda evidence: findings,
+            figures=lambda evidence: [figure],
+            would_change="Other data.",
+        ),
+        f"python -m experiments.{name}",
         findings=findings,
         reason=reason,
-        page_figures=(figure,) if findings else (),
+        figures=(figure,) if findings else (),
         image_files={"seeds": f"claims/{name}-seeds.png"} if findings else {},
         facts=("mnist, 2 arms",),
-        command=f"python -m experiments.{name}",
     )
 
 
@@ -54,7 +60,7 @@ def test_the_verdict_is_the_deciding_findings():
 def test_markdown_has_all_of_every_claim():
     text = claims_markdown("The claims", "An introduction.", CLAIMS, "a machine", "python -m experiments.claims")
     assert text.startswith("# The claims\n\nAn introduction.\n")
-    assert re.findall(r"^## (.+)$", text, re.M) == [*(one.title for one in CLAIMS), "Do it again"]
+    assert re.findall(r"^## (.+)$", text, re.M) == [*(one.claim.title for one in CLAIMS), "Reproduce"]
     assert "> Dense layers learn <global> patterns." in text
     assert text.count("](claims/") == 2
     assert "- ran: mnist, 2 arms" in text
@@ -75,6 +81,7 @@ def test_html_escapes_and_draws_every_figure_with_ids_of_its_own():
 @pytest.mark.parametrize("theme", ["light", "dark", "page"])
 def test_a_figure_tells_its_means(theme):
     arms = {"a": {0: 0.9, 1: 0.91}, "b": {}}
-    drawn = accuracy_figure("x", "Every seed", arms, theme=theme, reference=(0.99, "chapter"), predicted=("a",))
+    drawn = accuracy_figure("x", "Every seed", arms, reference=(0.99, "chapter"), predicted=("a",))
+    assert drawn.draw(theme=theme)
     assert "a 90.50 %" in drawn.description
     assert "Dashed: chapter." in drawn.caption

@@ -15,7 +15,10 @@ from convjax.studies.verdict import (
     NOT_SHOWN,
     SUPPORTED,
     WORDS,
+    Claimed,
     Finding,
+    above,
+    below,
     difference,
     estimate,
     exact,
@@ -23,6 +26,7 @@ from convjax.studies.verdict import (
     overall,
     prediction,
     rate,
+    within,
 )
 
 
@@ -54,20 +58,25 @@ BOUNDS = [
 ]
 
 
+CLAIMED = {"higher": above, "lower": lambda by: below(-by), "equal": within}
+
+
 @pytest.mark.parametrize(("claimed", "margin", "ends", "word"), BOUNDS)
 def test_where_the_interval_lies_decides(claimed, margin, ends, word):
-    assert judge(interval(*ends), claimed, margin) == word
+    assert judge(interval(*ends), CLAIMED[claimed](margin)) == word
+    moved = Claimed(*(end + 1 for end in (CLAIMED[claimed](margin).low, CLAIMED[claimed](margin).high)))
+    assert judge(interval(*(end + 1 for end in ends)), moved) == word
 
 
 def test_without_an_interval_nothing_is_shown():
-    assert judge(None, "higher") == NOT_SHOWN
-    assert judge(interval(-math.inf, math.inf), "equal", 1.0) == NOT_SHOWN
+    assert judge(None, above()) == NOT_SHOWN
+    assert judge(interval(-math.inf, math.inf), within(1.0)) == NOT_SHOWN
 
 
-@pytest.mark.parametrize(("claimed", "margin"), [("equal", 0.0), ("higher", -0.1), ("better", 0.0)])
-def test_a_claim_that_cannot_be_is_refused(claimed, margin):
-    with pytest.raises(ValueError, match="no claim"):
-        judge(interval(0, 1), claimed, margin)
+@pytest.mark.parametrize("margin", [0.0, -0.1])
+def test_a_margin_without_room_is_refused(margin):
+    with pytest.raises(ValueError, match="no effect lies within"):
+        within(margin)
 
 
 floats = st.floats(-1, 1)
@@ -76,14 +85,14 @@ floats = st.floats(-1, 1)
 @given(low=floats, width=st.floats(0, 1), margin=st.floats(0, 1))
 def test_lower_is_the_mirror_of_higher(low, width, margin):
     one, mirrored = interval(low, low + width), interval(-(low + width), -low)
-    assert judge(one, "higher", margin) == judge(mirrored, "lower", margin)
+    assert judge(one, above(margin)) == judge(mirrored, below(-margin))
 
 
 @given(low=floats, width=st.floats(0, 1), margin=st.floats(0.001, 1))
 def test_equal_within_a_margin_excludes_a_difference_beyond_it(low, width, margin):
     one = interval(low, low + width)
-    word = judge(one, "equal", margin)
-    beyond = {judge(one, "higher", margin), judge(one, "lower", margin)}
+    word = judge(one, within(margin))
+    beyond = {judge(one, above(margin)), judge(one, below(-margin))}
     assert (word == SUPPORTED) == (beyond == {CONTRADICTED})
     assert (word == CONTRADICTED) == (SUPPORTED in beyond)
 
@@ -96,7 +105,7 @@ BASE, MORE = by_seed(0.97, 0.971, 0.972, 0.969), by_seed(0.991, 0.990, 0.992, 0.
 
 
 def test_a_difference_is_paired_and_told_with_its_interval():
-    found = difference("the arm is more accurate", BASE, MORE, claimed="higher")
+    found = difference("the arm is more accurate", BASE, MORE, above())
     low, high = DescrStatsW([0.021, 0.019, 0.020, 0.0225]).tconfint_mean()
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
     assert found.effect == pytest.approx(0.020625)
@@ -105,11 +114,11 @@ def test_a_difference_is_paired_and_told_with_its_interval():
         f"The arm is more accurate: supported (+2.06 points, 95 % interval +{100 * low:.2f} to +{100 * high:.2f}, "
         "4 seeds)."
     )
-    assert difference("x", MORE, BASE, claimed="higher").word == CONTRADICTED
-    assert difference("x", MORE, BASE, claimed="lower").word == SUPPORTED
-    assert difference("x", BASE, MORE, claimed="equal", margin=0.01).word == CONTRADICTED
-    assert difference("x", BASE, MORE, claimed="equal", margin=0.05).word == SUPPORTED
-    assert "margin 5.00 points" in difference("x", BASE, MORE, claimed="equal", margin=0.05).evidence
+    assert difference("x", MORE, BASE, above()).word == CONTRADICTED
+    assert difference("x", MORE, BASE, below()).word == SUPPORTED
+    assert difference("x", BASE, MORE, within(0.01)).word == CONTRADICTED
+    assert difference("x", BASE, MORE, within(0.05)).word == SUPPORTED
+    assert "margin 5.00 points" in difference("x", BASE, MORE, within(0.05)).evidence
 
 
 def test_the_rule_for_equality_is_two_one_sided_t_tests():
@@ -119,41 +128,41 @@ def test_the_rule_for_equality_is_two_one_sided_t_tests():
             stats.ttest_1samp(values, -margin, alternative="greater").pvalue,
             stats.ttest_1samp(values, margin, alternative="less").pvalue,
         )
-        found = difference("x", by_seed(*[0.0] * 5), by_seed(*values), claimed="equal", margin=margin)
+        found = difference("x", by_seed(*[0.0] * 5), by_seed(*values), within(margin))
         assert (found.word == SUPPORTED) == (both < 0.025)
 
 
 def test_seeds_that_agree_exactly():
-    same = difference("x", BASE, BASE, claimed="equal", margin=0.01)
+    same = difference("x", BASE, BASE, within(0.01))
     assert (same.word, same.evidence) == (SUPPORTED, "the same in all 4 seeds; margin 1.00 points")
-    assert difference("x", BASE, BASE, claimed="higher").word == NOT_SHOWN
+    assert difference("x", BASE, BASE, above()).word == NOT_SHOWN
     # One and the same difference in every seed has no spread to judge it by.
-    constant = difference("x", by_seed(0.5, 0.5), by_seed(0.75, 0.75), claimed="higher")
+    constant = difference("x", by_seed(0.5, 0.5), by_seed(0.75, 0.75), above())
     assert (constant.word, constant.evidence) == (NOT_SHOWN, "+25.00 points in all 2 seeds: no interval")
 
 
 def test_one_seed_shows_nothing():
-    assert difference("x", by_seed(0.1), by_seed(0.9), claimed="higher").word == NOT_SHOWN
-    assert difference("x", {}, by_seed(0.9), claimed="higher").evidence == "0 seeds: no interval"
+    assert difference("x", by_seed(0.1), by_seed(0.9), above()).word == NOT_SHOWN
+    assert difference("x", {}, by_seed(0.9), above()).evidence == "0 seeds: no interval"
 
 
 def test_any_quantity_against_a_number():
-    found = estimate("it needs less data", 6.5, interval(4.0, 9.0), claimed="higher", than=1.0, metric="data factor")
+    found = estimate("it needs less data", 6.5, interval(4.0, 9.0), above(1.0), metric="data factor")
     assert (found.word, found.interval) == (SUPPORTED, interval(4.0, 9.0))
     assert found.evidence == "6.5000, 95 % interval 4.0000 to 9.0000"
-    assert estimate("x", 0.9, interval(0.8, 1.2), claimed="higher", than=1.0, metric="m").word == NOT_SHOWN
-    assert estimate("x", 0.5, interval(0.4, 0.6), claimed="higher", than=1.0, metric="m").word == CONTRADICTED
+    assert estimate("x", 0.9, interval(0.8, 1.2), above(1.0), metric="m").word == NOT_SHOWN
+    assert estimate("x", 0.5, interval(0.4, 0.6), above(1.0), metric="m").word == CONTRADICTED
 
 
 def test_a_rate_is_judged_by_the_seed_that_speaks_most_against_it():
     values = by_seed(1.0, 0.97, 1.0)
-    found = rate("it can", values, 200, claimed="higher", than=0.9)
+    found = rate("it can", values, 200, above(0.9))
     assert found.effect == 0.97
     assert (found.interval.low, found.interval.high) == pytest.approx(proportion_confint(194, 200, method="beta"))
     assert found.word == SUPPORTED
-    assert rate("it cannot", by_seed(0.5, 0.5), 1000, claimed="equal", than=0.5, margin=0.05).word == SUPPORTED
-    assert rate("it cannot", by_seed(0.5, 0.9), 1000, claimed="equal", than=0.5, margin=0.05).word == CONTRADICTED
-    assert rate("x", {}, 10, claimed="higher", than=0.5).word == NOT_SHOWN
+    assert rate("it cannot", by_seed(0.5, 0.5), 1000, within(0.05, of=0.5)).word == SUPPORTED
+    assert rate("it cannot", by_seed(0.5, 0.9), 1000, within(0.05, of=0.5)).word == CONTRADICTED
+    assert rate("x", {}, 10, above(0.5)).word == NOT_SHOWN
 
 
 def finding(word, decides=True):

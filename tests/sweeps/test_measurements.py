@@ -8,7 +8,7 @@ from convjax.sweeps.frame import read_run
 from convjax.sweeps.measurements import Measurement, measure
 from convjax.sweeps.run import Silent, execute
 from convjax.sweeps.store import Run
-from convjax.training.loop import evaluate
+from convjax.training.evaluation import evaluate
 
 
 def test_a_measurement_sees_the_trained_network_and_is_kept(small, options):

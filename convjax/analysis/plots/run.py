@@ -237,7 +237,7 @@ def _test_set(
     """Test images and labels, and the logits of the run's newest checkpoint."""
     from convjax.sweeps.run import load_dataset
     from convjax.training.checkpoint import load_params
-    from convjax.training.loop import predict_all
+    from convjax.training.evaluation import predict_all
 
     sizes = config.train_size, config.validation_size
     dataset = load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)

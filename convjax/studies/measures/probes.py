@@ -1,15 +1,15 @@
 """Linear probes: how well a linear classifier reads the classes off each layer (Alain & Bengio 2017).
 
 A probe is multinomial logistic regression with a ridge penalty on a layer's frozen activations, fitted by SciPy's
-L-BFGS on gradients from JAX. Layers have from 64 to 20,000 features; for the penalty to mean the same everywhere, a
-layer's features are centred and divided by one number, so that their vectors have a mean square norm of 1, and its
-strength is chosen for each layer on images that the fit has not seen.
+L-BFGS on gradients from JAX. Layers have from 64 to 20,000 features. So that the penalty means the same for each, a
+layer's features are centered and divided by one number that gives their vectors a mean square norm of 1. The strength
+of the penalty is chosen for each layer on held-out images.
 """
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,12 @@ from scipy.optimize import minimize
 
 from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import run_layers
-from convjax.training.loop import initial_state
+from convjax.sweeps.measurements import Trained
+from convjax.training.steps import initial_state
 from convjax.training.steps import scale_images
 
-if TYPE_CHECKING:
-    from convjax.sweeps.measurements import Trained
-
 TRAIN_IMAGES = 3000
-"""Images on which a measurement fits its probes; 10,000 would give the same order and cost three times as much."""
+"""Training images per probe; 10,000 give the same ranking of the layers and cost three times as much."""
 
 RIDGES = (1e-4, 1e-5, 1e-6)
 _HELD_OUT = 5  # one in five
@@ -52,7 +50,7 @@ class Probe:
 
 @jax.jit
 def _loss(weights: jax.Array, features: jax.Array, labels: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The penalised mean cross-entropy and its gradient; the last row of `weights` is the bias, without a penalty."""
+    """The penalized mean cross-entropy and its gradient; the last row of `weights` is the bias, without a penalty."""
 
     def loss(weights: jax.Array) -> jax.Array:
         logits = features @ weights[:-1] + weights[-1]
@@ -65,7 +63,7 @@ def _loss(weights: jax.Array, features: jax.Array, labels: jax.Array, ridge: jax
 def fit_probe(
     features: NDArray[np.float32], labels: NDArray[Any], classes: int, ridges: Sequence[float] = RIDGES
 ) -> Probe:
-    """A probe on `[examples, features]`; every fifth example chooses the ridge and then takes part in the last fit."""
+    """A probe on `[examples, features]`. Every fifth example is held out to choose the ridge; the last fit uses all."""
     mean = features.mean(axis=0)
     scale = float(np.sqrt(np.mean(np.sum(np.square(features - mean), axis=1)))) or 1.0
     scaled = (features - mean) / np.float32(scale)
@@ -75,21 +73,21 @@ def fit_probe(
     weights = np.zeros((features.shape[1] + 1, classes), np.float32)
     tried = []
     for ridge in sorted(ridges, reverse=True) if len(ridges) > 1 else ():
-        weights = _minimise(weights, *seen, ridge)
+        weights = _minimize(weights, *seen, ridge)
         right = np.argmax(scaled[held_out] @ weights[:-1] + weights[-1], axis=1) == labels[held_out]
         tried.append((np.mean(right), ridge, weights))
-    # Among equals the strongest penalty, which comes first.
+    # max takes the first of equals: the strongest penalty.
     _, ridge, weights = max(tried, key=lambda one: one[0]) if tried else (0.0, ridges[0], weights)
-    weights = _minimise(weights, jnp.asarray(scaled), jnp.asarray(labels), ridge)
+    weights = _minimize(weights, jnp.asarray(scaled), jnp.asarray(labels), ridge)
     return Probe(mean, scale, weights[:-1], weights[-1], ridge)
 
 
-def _minimise(start: NDArray[np.float32], features: jax.Array, labels: jax.Array, ridge: float) -> NDArray[np.float32]:
+def _minimize(start: NDArray[np.float32], features: jax.Array, labels: jax.Array, ridge: float) -> NDArray[np.float32]:
     def function(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         value, gradient = _loss(jnp.asarray(flat.reshape(start.shape), jnp.float32), features, labels, ridge)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    # Below ftol float32's rounding decides.
+    # Smaller changes than ftol are float32 rounding.
     options = {"maxiter": _STEPS, "ftol": 1e-7, "gtol": 1e-6}
     found = minimize(function, start.astype(np.float64).ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(start.shape).astype(np.float32)
@@ -103,7 +101,7 @@ def _features(layers: tuple[Layer, ...], params: Mapping[str, Any], images: jax.
 def layer_features(
     layers: tuple[Layer, ...], params: Mapping[str, Any], images: NDArray[np.uint8]
 ) -> Iterator[NDArray[np.float32]]:
-    """The last of `layers`' activations, flat, in chunks of images; the pixels themselves where there is no layer."""
+    """Flat activations of the last of `layers`, in chunks of images; the pixels themselves if there is no layer."""
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK]
         short = _CHUNK - len(chunk) if len(images) > _CHUNK else 0
@@ -118,7 +116,7 @@ def probe_accuracy(
     test: tuple[NDArray[np.uint8], NDArray[Any]],
     classes: int,
 ) -> dict[str, float]:
-    """Fits a probe on the last of `layers` and tells its accuracy on `train` and `test`, its features and its ridge."""
+    """Fits a probe on the last of `layers`: its accuracies on `train` and `test`, number of features and ridge."""
     features = np.concatenate(list(layer_features(layers, params, train[0])))
     probe = fit_probe(features, train[1], classes)
     right = [np.argmax(probe.logits(chunk), axis=1) for chunk in layer_features(layers, params, test[0])]
@@ -130,11 +128,11 @@ def probe_accuracy(
     }
 
 
-def measure_probes(trained: "Trained") -> dict[str, dict[str, dict[str, float]]]:
+def measure_probes(trained: Trained) -> dict[str, dict[str, dict[str, float]]]:
     """Probes on the pixels and every layer but the logits: `{"trained": {layer: ...}, "untrained": {layer: ...}}`.
 
-    The untrained network, of the same seed, is probed at the last pooling and the last convolution only: what it
-    scores there comes of the architecture alone.
+    The untrained network of the same seed is probed at the last pooling and the last convolution only: its accuracy
+    there is due to the architecture alone.
     """
     layers = trained.task.layers
     train, test = trained.dataset.train, trained.dataset.test

@@ -1,13 +1,13 @@
-"""Receptive fields, theoretical and effective: how much every input pixel moves the centre of a feature map.
+"""Effective receptive fields: how much every input pixel moves the center of a feature map.
 
-In theory a position depends on all pixels of its window, which grows with depth (`convjax.nn.geometry`). In effect it
-depends most on those in the middle, to which more paths lead (Luo, Li, Urtasun & Zemel 2016, "Understanding the
+In theory a position depends on all pixels of its window, which grows with depth (`convjax.nn.geometry`). In practice it
+depends most on the middle of the window, which more paths reach (Luo, Li, Urtasun & Zemel 2016, "Understanding the
 effective receptive field in deep convolutional neural networks").
 """
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,47 +17,43 @@ from numpy.typing import NDArray
 
 from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import run_layers
-from convjax.training.loop import initial_state
+from convjax.sweeps.measurements import Trained
+from convjax.training.steps import initial_state
 from convjax.training.steps import scale_images
 
-if TYPE_CHECKING:
-    from convjax.sweeps.measurements import Trained
-
 IMAGES = 500
-"""Test images over which a measurement takes the mean."""
-
-_NEGLIGIBLE = 1 - 0.9545
+"""Test images per measurement."""
 
 
 @functools.partial(jax.jit, static_argnames="layers")
 def gradient_map(
     layers: tuple[Layer, ...], params: Mapping[str, Any], images: Float[Array, "batch height width channels"]
 ) -> Float[Array, "height width"]:
-    """Of each pixel, the root mean square of the gradients of the last layer's central position.
+    """Root mean square, for each pixel, of the gradients of the last layer's central position.
 
-    The mean is over images and over the channels of the position; the gradients of different channels would cancel in
-    a plain mean. Random signs in front of the channels give the sum of their squares in one pass (the terms of two
-    different channels have mean 0), here over images as well.
+    The mean is over images and over the channels of that position; in a plain mean, gradients of different channels
+    would cancel. Random signs of the channels give the sum of their squares in one backward pass, because the products
+    of different channels have mean 0.
 
     Args:
-      layers: of a network from the first on, up to one with positions.
+      layers: a network's first layers, up to one with positions.
       params: the network's.
       images: scaled to 0..1.
     """
     height, width, channels = layers[-1].output_shape
     signs = jax.random.rademacher(jax.random.key(0), (images.shape[0], channels), jnp.float32)
 
-    def centre(x: jax.Array) -> jax.Array:
+    def center(x: jax.Array) -> jax.Array:
         return jnp.sum(run_layers(layers, params, x)[:, height // 2, width // 2] * signs) / jnp.sqrt(channels)
 
-    return jnp.sqrt(jnp.mean(jnp.square(jax.grad(centre)(images)), axis=(0, 3)))
+    return jnp.sqrt(jnp.mean(jnp.square(jax.grad(center)(images)), axis=(0, 3)))
 
 
 def effective_width(gradients: NDArray[Any]) -> float:
-    """The side of the square of even weight that is spread as the gradients are, in pixels.
+    """The side, in pixels, of an evenly weighted square whose variance is that of the gradients.
 
-    Along an axis n equal weights have variance (n^2 - 1) / 12; the width is the n of the gradients' own variance, and
-    the geometric mean of both axes. NaN where no pixel matters.
+    Along an axis, n equal weights have variance (n^2 - 1) / 12; the width is the n whose variance is the gradients', as
+    the geometric mean of both axes. NaN if all gradients are 0.
     """
     weights = np.asarray(gradients, np.float64)
     widths = []
@@ -72,16 +68,10 @@ def effective_width(gradients: NDArray[Any]) -> float:
     return float(np.sqrt(widths[0] * widths[1]))
 
 
-def effective_size(gradients: NDArray[Any]) -> float:
-    """Luo et al.'s: the square root of the number of pixels with more than 4.55 % of the largest gradient."""
-    weights = np.asarray(gradients)
-    return float(np.sqrt(np.sum(weights > _NEGLIGIBLE * weights.max()))) if weights.max() > 0 else 0.0
+def measure_fields(trained: Trained) -> dict[str, dict[str, dict[str, Any]]]:
+    """Effective receptive fields of all layers with positions, in the trained and in the untrained network.
 
-
-def measure_fields(trained: "Trained") -> dict[str, dict[str, dict[str, Any]]]:
-    """Effective receptive fields of all layers with positions, of the trained and of the untrained network.
-
-    Returns `{"trained": {layer: {"width", "size", "map"}}, "untrained": ...}`; maps are relative to their maximum.
+    Returns `{"trained": {layer: {"width", "map"}}, "untrained": ...}`; maps are relative to their maximum.
     """
     images = scale_images(jnp.asarray(trained.dataset.test.images[:IMAGES]))
     networks = {"trained": trained.params, "untrained": initial_state(trained.config, trained.task).params}
@@ -89,7 +79,7 @@ def measure_fields(trained: "Trained") -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def fields(layers: Sequence[Layer], params: Mapping[str, Any], images: jax.Array) -> dict[str, dict[str, Any]]:
-    """`measure_fields` of one network: `{layer: {"width", "size", "map"}}`."""
+    """`measure_fields` of one network: `{layer: {"width", "map"}}`."""
     found = {}
     for index, layer in enumerate(layers):
         if layer.kind in ("Conv2D", "MaxPooling2D", "AveragePooling2D"):
@@ -97,7 +87,6 @@ def fields(layers: Sequence[Layer], params: Mapping[str, Any], images: jax.Array
             largest = float(gradients.max()) or 1.0
             found[layer.name] = {
                 "width": effective_width(gradients),
-                "size": effective_size(gradients),
                 "map": np.round(gradients / largest, 4).tolist(),
             }
     return found

@@ -1,9 +1,9 @@
-"""What shifting the input does to a trained network: its accuracy, and the equivariance of its feature maps.
+"""What shifted images do to a trained network: its accuracy, and the equivariance of its feature maps.
 
-A map F of images is equivariant to shifts where F(shifted x) is F(x), shifted (by as many positions as the shift has
-pixels, divided by the distance of neighbouring positions). Convolutions with stride 1 are, by construction, away from
-the borders; strides and pooling keep it for shifts by multiples of their stride only (Zhang 2019, Making
-convolutional networks shift-invariant again).
+A feature map F is equivariant to shifts if F(shifted x) equals shifted F(x). A shift by p pixels moves the map by
+p / jump positions, where jump is the number of pixels between neighboring positions. Away from the borders,
+convolutions with stride 1 are equivariant by construction; strides and pooling are only for shifts by multiples of
+their stride (Zhang 2019, Making convolutional networks shift-invariant again).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from convjax.nn.geometry import Layer, pad_amounts
+from convjax.nn.geometry import Layer, input_span
 from convjax.nn.layerwise import layer_outputs
 from convjax.sweeps.measurements import Trained
 from convjax.training.steps import predict, scale_images
@@ -25,7 +25,7 @@ EQUIVARIANCE_IMAGES = 200
 
 
 def shift(images: UInt8[np.ndarray, "n height width channels"], down: int, right: int) -> np.ndarray:
-    """The images moved by whole pixels; black comes in, and what leaves is lost."""
+    """The images moved by whole pixels. Black moves in; what moves out is lost."""
     height, width = images.shape[1:3]
     moved = np.zeros_like(images)
     to_rows, from_rows = _moved(height, down)
@@ -35,21 +35,21 @@ def shift(images: UInt8[np.ndarray, "n height width channels"], down: int, right
 
 
 def _moved(size: int, by: int) -> tuple[slice, slice]:
-    """Where an axis's entries go, and where they come from."""
+    """Slices of an axis: where its entries go, and where they come from."""
     kept = max(0, size - abs(by))
     return (slice(by, by + kept), slice(0, kept)) if by >= 0 else (slice(0, kept), slice(-by, -by + kept))
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
-    """Positions of `wanted` of `count` examples (all, if there are fewer) at equal distances."""
+    """Indices of `wanted` of `count` examples (all, if there are fewer), evenly spaced."""
     return np.linspace(0, count - 1, min(count, wanted)).round().astype(int)
 
 
-def shifted_accuracy(trained: Trained) -> dict[str, Any]:
-    """Accuracy on test images shifted by -8 to +8 pixels along both axes, and how much of them is still in the image.
+def measure_shifts(trained: Trained) -> dict[str, Any]:
+    """Accuracy on test images shifted by -8 to +8 pixels along both axes.
 
     Returns `{"offsets": [...], "images": n, "accuracy": [down][right], "ink": [down][right]}`; `ink` is the share of
-    all grey levels that a shift leaves inside.
+    the summed gray levels that a shift leaves in the image.
     """
     test = trained.dataset.test
     chosen = spread(len(test.labels), SHIFTED_IMAGES)
@@ -65,64 +65,48 @@ def shifted_accuracy(trained: Trained) -> dict[str, Any]:
     return {"offsets": offsets, "images": len(labels), "accuracy": accuracy, "ink": ink}
 
 
-def equivariance(trained: Trained) -> dict[str, Any]:
+def measure_equivariance(trained: Trained) -> dict[str, Any]:
     """Equivariance error of every feature map, for shifts down and to the right by 1, 2 and 4 pixels.
 
-    The error is |F(shifted x) - shifted F(x)| / |F(shifted x)|, root sums of squares over test images, positions and
-    channels. Where a shift is no whole number of positions, F(x) is shifted by linear interpolation. `inside` counts
-    only positions whose receptive fields before and after the shift touch no padding; `all` counts all that have a
-    counterpart. A map without any such position has no number (None).
+    The error is |F(shifted x) - shifted F(x)| / |F(shifted x)|, norms over test images, positions and channels. F(x) is
+    shifted by linear interpolation if the shift is not a whole number of positions. `inside` counts only positions
+    whose receptive fields touch no padding before and after the shift; `all` counts every position that has a
+    counterpart. A map without such a position has None.
 
-    Returns `{"layers": [name, ...], "jumps": [pixels between positions, ...], "shifts": [...], "inside":
-    [layer][shift], "all": [layer][shift], "changed": [share of predictions that change, by shift]}`.
+    Returns `{"layers": [name, ...], "shifts": [...], "inside": [layer][shift], "all": [layer][shift]}`.
     """
-    test = trained.dataset.test
+    test, network = trained.dataset.test, trained.task.layers
     images = test.images[spread(len(test.labels), EQUIVARIANCE_IMAGES)]
-    network = trained.task.layers
-    maps = [index for index, layer in enumerate(network) if layer.receptive_field is not None]
     run = jax.jit(lambda images: layer_outputs(network, trained.params, scale_images(images)))
-    still, logits = run(images), network[-1].name
-    inside: list[list[float | None]] = [[] for _ in maps]
-    everywhere: list[list[float | None]] = [[] for _ in maps]
-    changed = []
-    for pixels in EQUIVARIANCE_SHIFTS:
-        moved = [run(shift(images, *by)) for by in ((pixels, 0), (0, pixels))]
-        changed.append(float(np.mean([one[logits].argmax(-1) != still[logits].argmax(-1) for one in moved])))
-        for place, index in enumerate(maps):
-            layer = network[index]
-            outputs = [np.asarray(still[layer.name]), *(np.asarray(one[layer.name]) for one in moved)]
-            full = tuple(slice(0, size) for size in layer.output_shape[:2])
-            jump = layer.receptive_field.jump
-            everywhere[place].append(equivariance_error(*outputs, pixels=pixels, jump=jump, within=full))
-            clean = interior(network[: index + 1])
-            inside[place].append(equivariance_error(*outputs, pixels=pixels, jump=jump, within=clean))
-    return {
-        "layers": [network[index].name for index in maps],
-        "jumps": [network[index].receptive_field.jump[0] for index in maps],
-        "shifts": list(EQUIVARIANCE_SHIFTS),
-        "inside": inside,
-        "all": everywhere,
-        "changed": changed,
+    runs = {
+        pixels: [run(shift(images, *by)) for by in ((0, 0), (pixels, 0), (0, pixels))] for pixels in EQUIVARIANCE_SHIFTS
     }
+    found: dict[str, list[Any]] = {"layers": [], "inside": [], "all": []}
+    for depth, layer in enumerate(network, start=1):
+        if layer.receptive_field is not None:
+            found["layers"].append(layer.name)
+            everywhere = tuple(slice(0, size) for size in layer.output_shape[:2])
+            for name, within in (("inside", interior(network[:depth])), ("all", everywhere)):
+                errors = []
+                for pixels, outputs in runs.items():
+                    maps = (np.asarray(output[layer.name]) for output in outputs)
+                    errors.append(equivariance_error(*maps, pixels, layer.receptive_field.jump, within))
+                found[name].append(errors)
+    return {**found, "shifts": list(EQUIVARIANCE_SHIFTS)}
 
 
 def interior(layers: Sequence[Layer]) -> tuple[slice, slice]:
-    """Rows and columns of the last layer's feature map whose receptive field lies wholly in the image.
+    """Rows and columns of the last layer's feature map whose receptive field touches no padding on any layer.
 
-    No window on the way from there to the image touches padding, or it would reach out of the image.
+    Padding on the way would cut the receptive field off.
     """
+    shape, field = layers[-1].output_shape, layers[-1].receptive_field
+    assert field is not None
     spans = []
     for axis in range(2):
-        start, jump = 0, 1  # of the receptive field of position 0, and from one position to the next
-        for layer in layers:
-            pads = pad_amounts(layer.input_shape[:2], layer.window, layer.strides, layer.padding)
-            start -= pads[axis][0] * jump
-            jump *= layer.strides[axis]
-        last = layers[-1]
-        size = last.receptive_field.size[axis]  # type: ignore[union-attr]
-        first = max(0, -(start // jump))
-        stop = min(last.output_shape[axis], (layers[0].input_shape[axis] - size - start) // jump + 1)
-        spans.append(slice(first, max(first, stop)))
+        seen = [input_span(layers, (place, place))[axis] for place in range(shape[axis])]
+        inside = [place for place, span in enumerate(seen) if span.stop - span.start == field.size[axis]]
+        spans.append(slice(inside[0], inside[-1] + 1) if inside else slice(0, 0))
     return spans[0], spans[1]
 
 
@@ -130,17 +114,16 @@ def equivariance_error(
     still: np.ndarray,
     moved_down: np.ndarray,
     moved_right: np.ndarray,
-    *,
     pixels: int,
     jump: tuple[int, int],
     within: tuple[slice, slice],
 ) -> float | None:
-    """The error of a feature map, see `equivariance`, over both directions; None where no position is left.
+    """The error of a feature map over both directions, see `measure_equivariance`; None if no position is left.
 
     Args:
-      still, moved_down, moved_right: its values `[n, height, width, channels]` for images and for the same moved.
-      pixels: how far they were moved.
-      jump: pixels between neighbouring rows and columns of the map.
+      still, moved_down, moved_right: its values `[n, height, width, channels]` for the images and the moved images.
+      pixels: how far the images were moved.
+      jump: pixels between neighboring rows and columns of the map.
       within: rows and columns that count, before and after the shift.
     """
     differences, squares = 0.0, 0.0
@@ -152,14 +135,11 @@ def equivariance_error(
         count = inner.shape[axis] - first
         if count <= 0:
             continue
-
-        def taken(back: int, axis: int = axis, first: int = first, count: int = count) -> np.ndarray:
-            return inner.take(range(first - back, first - back + count), axis)
-
-        expected = (1 - fraction) * taken(whole)
+        places = np.arange(first, first + count)
+        expected = (1 - fraction) * inner.take(places - whole, axis)
         if part:
-            expected += fraction * taken(whole + 1)
-        found = moved[:, within[0], within[1]].astype(np.float64).take(range(first, first + count), axis)
+            expected += fraction * inner.take(places - whole - 1, axis)
+        found = moved[:, within[0], within[1]].astype(np.float64).take(places, axis)
         differences += float(np.sum((found - expected) ** 2))
         squares += float(np.sum(found**2))
     return float(np.sqrt(differences / squares)) if squares else None

@@ -9,7 +9,7 @@ from scipy.signal import convolve2d
 
 from convjax.config import RunConfig
 from convjax.nn.geometry import input_span, plan
-from convjax.studies.measures.receptive import effective_size, effective_width, fields, gradient_map
+from convjax.studies.measures.receptive import effective_width, fields, gradient_map
 
 RNG = np.random.default_rng(0)
 
@@ -32,19 +32,15 @@ def network(image, **values):
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), top=st.integers(0, 5), weight=st.floats(0.1, 10))
-def test_an_even_box_has_its_own_width_and_size(height, width, top, weight):
+def test_an_even_box_has_its_own_width(height, width, top, weight):
     box = np.zeros((20, 20))
     box[top : top + height, 3 : 3 + width] = weight
     assert effective_width(box) == pytest.approx(np.sqrt(height * width))
-    assert effective_size(box) == pytest.approx(np.sqrt(height * width))
 
 
 def test_what_matters_less_counts_less():
-    row = np.array([0.01, 1.0, 1.0, 1.0, 0.04, 0.05])
-    assert effective_size(np.ones((4, 1)) * row) == 4.0  # four columns have more than 4.55 % of the largest
     assert effective_width(np.outer(np.ones(3), [0.1, 1.0, 0.1])) < 3
     assert np.isnan(effective_width(np.zeros((3, 3))))
-    assert effective_size(np.zeros((3, 3))) == 0
 
 
 def test_two_linear_convolutions_are_the_convolution_of_their_kernels():

@@ -1,0 +1,10 @@
+from . import arms as arms
+from . import columns as columns
+from . import comparisons as comparisons
+from . import curves as curves
+from . import metrics as metrics
+from . import plots as plots
+from . import render as render
+from . import report as report
+from . import statistics as statistics
+from . import tables as tables

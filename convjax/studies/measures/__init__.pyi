@@ -1,0 +1,11 @@
+from . import overfitting as overfitting
+from . import probes as probes
+from . import receptive as receptive
+from . import shifts as shifts
+from . import windows as windows
+from .overfitting import measure_train_accuracy as measure_train_accuracy
+from .probes import measure_probes as measure_probes
+from .receptive import measure_fields as measure_fields
+from .shifts import measure_equivariance as measure_equivariance
+from .shifts import measure_shifts as measure_shifts
+from .windows import xla_disagreements as xla_disagreements
