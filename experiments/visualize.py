@@ -55,9 +55,7 @@ def main(argv: list[str]) -> None:
 
 
 def _chosen(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if names == ["all"]:
-        return list(_WHAT)
+    names = _WHAT if text.strip() == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in _WHAT:
             raise UserError(f"--what={text}: {name!r} is not known; expected all, or some of {', '.join(_WHAT)}")

@@ -16,6 +16,8 @@ from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import apply_layer, layer_outputs, run_layers
 from convjax.training.steps import scale_images
 
+Images = UInt8[np.ndarray, "images height width channels"]
+
 _SPATIAL = ("Conv2D", "LocallyConnected2D", "MaxPooling2D", "AveragePooling2D")
 
 
@@ -52,9 +54,7 @@ def _response(before: tuple[Layer, ...], layer: Layer, params: Any, images: jax.
     return apply_layer(layer, params, run_layers(before, params, scale_images(images)), activate=False)
 
 
-def feature_maps(
-    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"]
-) -> dict[str, np.ndarray]:
+def feature_maps(layers: tuple[Layer, ...], params: Any, images: Images) -> dict[str, np.ndarray]:
     """The output of every layer by the layer's name, float32; the last are the logits.
 
     Shapes are `[images, rows, columns, channels]` for feature maps and `[images, units]` after them.
@@ -63,7 +63,7 @@ def feature_maps(
 
 
 def responses(
-    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"], name: str
+    layers: tuple[Layer, ...], params: Any, images: Images, name: str
 ) -> Float[np.ndarray, "images rows columns channels"]:
     """The output of a layer's filters before the activation: correlation with the kernel, plus the bias.
 

@@ -15,10 +15,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from convjax.errors import UserError
-from convjax.explain.activations import layer_named, map_layers
+from convjax.explain.activations import Images, layer_named, map_layers
 from convjax.nn.geometry import Layer, pad_amounts
 from convjax.nn.layerwise import run_layers
 from convjax.training.steps import scale_images
+
+Classes = Int[np.ndarray, " images"]
 
 SAMPLES, NOISE = 50, 0.15
 """Defaults of smoothed gradients: number of noisy copies, and standard deviation of the noise (white is 1)."""
@@ -27,10 +29,7 @@ _CHUNK = 64
 
 
 def gradients(
-    layers: tuple[Layer, ...],
-    params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
+    layers: tuple[Layer, ...], params: Any, images: Images, classes: Classes
 ) -> Float[np.ndarray, "images height width channels"]:
     """The signed gradient of each image's class logit with respect to its pixels (Simonyan et al., 2014)."""
     return jax.device_get(_gradients(layers, params, scale_images(jnp.asarray(images)), jnp.asarray(classes)))
@@ -39,8 +38,8 @@ def gradients(
 def smooth_gradients(
     layers: tuple[Layer, ...],
     params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
+    images: Images,
+    classes: Classes,
     key: PRNGKeyArray,
     *,
     samples: int = SAMPLES,
@@ -72,11 +71,7 @@ def _smooth(
 
 
 def grad_cam(
-    layers: tuple[Layer, ...],
-    params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
-    name: str,
+    layers: tuple[Layer, ...], params: Any, images: Images, classes: Classes, name: str
 ) -> Float[np.ndarray, "images rows columns"]:
     """Grad-CAM (Selvaraju et al., 2017): relu of the weighted sum of a layer's feature maps.
 

@@ -56,11 +56,9 @@ def slide_kernel(
     return _slide(image, window, strides, padding, np.asarray(kernel, np.float64))
 
 
-def slide_maximum(
-    image: Float[np.ndarray, "height width"], window: Window = (2, 2), strides: Window | None = None
-) -> Sliding:
-    """Max pooling of one channel, without padding; the stride is the window unless given."""
-    return _slide(image, window, strides or window, "valid", None)
+def slide_maximum(image: Float[np.ndarray, "height width"], window: Window = (2, 2)) -> Sliding:
+    """Max pooling of one channel, without padding or overlap."""
+    return _slide(image, window, window, "valid", None)
 
 
 def _slide(image: np.ndarray, window: Window, strides: Window, padding: str, kernel: np.ndarray | None) -> Sliding:

@@ -83,7 +83,7 @@ def filter_sheets(subject: Subject) -> Chapter:
         Picture(
             "filters",
             f"{len(kernels)} small images of weights, blue negative, orange positive.",
-            "Each small image shows the weights that one filter multiplies the pixels of its window by.",
+            "Each small image shows the weights of one filter.",
             functools.partial(kernel_sheet, kernels, first, title),
         )
     ]
@@ -95,17 +95,18 @@ def filter_sheets(subject: Subject) -> Chapter:
         names = [str(subject.class_names[unit]) for unit in units] if last and len(units) <= _MOST_NAMED else None
         whose = "class" if last else f"unit of {layer.name}" if layer.kind == "Dense" else f"filter of {layer.name}"
         found = maximize(layers, params, layer, units, jax.random.key(0))
+        whole = found.images.shape[1:] == tuple(layers[0].input_shape)
         pictures.append(
             Picture(
                 f"maximized-{layer.name}",
                 f"{len(units)} images found by gradient ascent.",
-                "Gradient ascent from gray noise, with random shifts, a total-variation penalty and decay to gray "
-                "(Olah et al., 2017). Pixels that stay gray do not matter. Each image covers one receptive field.",
+                "Each image is a whole input." if whole else "Each image is as large as one receptive field.",
                 functools.partial(maximized_sheet, found, names, f"The image that excites each {whose} most"),
             )
         )
     text = (
-        "What each filter looks for. In the first layer the weights show it; for deeper layers we search for the image "
-        "that excites the filter most."
+        "What each filter looks for. In the first layer the weights show it. For any layer, gradient ascent finds the "
+        "image that excites a filter most: it starts from gray noise and uses random shifts, a total-variation penalty "
+        "and decay to gray (Olah et al., 2017). Pixels that stay gray do not matter."
     )
     return Chapter("Filters", text, pictures)

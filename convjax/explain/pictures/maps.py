@@ -72,9 +72,9 @@ def feature_sheet(
             _logit_bars(axes, values, names, theme)
             axes.set_title(f"{what}, before the {layer.activation}")
             continue
-        more = f"; the first {_MOST_CHANNELS} channels" if values.shape[-1] > _MOST_CHANNELS else ""
+        more = f"; the first {_MOST_CHANNELS} channels" * (values.ndim == 3 and values.shape[-1] > _MOST_CHANNELS)
         axes.set_title(what + more)
-        _draw_output(figure, axes, values[..., :_MOST_CHANNELS])
+        _draw_output(figure, axes, values)
     put_title(figure, title)
     return figure
 
@@ -91,7 +91,8 @@ def _height(layer: Layer, last: bool) -> float:
 
 def _draw_output(figure: Figure, axes: Axes, values: NDArray[np.float32]) -> None:
     if values.ndim == 3:
-        drawn = show_sheet(axes, np.moveaxis(values, -1, 0), min(_COLUMNS, values.shape[-1]), scale_of(values))
+        tiles = np.moveaxis(values, -1, 0)[:_MOST_CHANNELS]
+        drawn = show_sheet(axes, tiles, min(_COLUMNS, len(tiles)), scale_of(tiles))
         axes.set_ylabel("channel", fontsize=SMALL)
     else:
         drawn = show_sheet(axes, values[None, None, :], 1, scale_of(values))
@@ -199,14 +200,17 @@ def feature_maps(subject: Subject) -> Chapter:
             Picture(
                 f"feature_maps-{index}",
                 f"Outputs of {len(layers)} layers as grids of small images, one per channel.",
-                "Each small image is one channel of a layer's output: where, and how strongly, its filter found its "
-                "pattern. Each layer has its own color scale.",
+                "Each small image is one channel. Each layer has its own color scale.",
                 functools.partial(feature_sheet, images[place], maps, layers, subject.class_names, title),
             )
         )
         if layers[0].kind == "Conv2D":
             pictures.append(_responses(subject, index, maps[layers[0].name], label))
-    text = "What the network makes of an image, layer by layer: more channels, fewer positions, from strokes to parts."
+    text = (
+        "What the network makes of an image, layer by layer: more channels, fewer positions, from strokes to parts. A "
+        "channel of a convolution's output is the chapter's response map after the activation: it shows where in the "
+        "input the filter's pattern occurs, and how strongly."
+    )
     return Chapter("Feature maps", text, pictures)
 
 
@@ -219,7 +223,6 @@ def _responses(subject: Subject, index: int, outputs: NDArray[np.float32], label
     return Picture(
         f"responses-{index}",
         f"Image, kernel, response and output of channels {', '.join(map(str, channels))} of {first.name}.",
-        "The chapter's response maps: where in the input a filter's pattern occurs, and how strongly. Shown are "
-        "channels that respond to this image and differ most from one another.",
+        "Channels that respond to this image and differ most from one another.",
         functools.partial(response_plot, image, found, first.activation, f"Response maps of {first.name}: {label}"),
     )

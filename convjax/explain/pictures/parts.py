@@ -60,8 +60,8 @@ def show_sheet(
 ) -> AxesImage:
     """Draws a mosaic of tiles; those with three channels are RGB, 0..1.
 
-    Each tile has its name below it. Without names, rows are labeled with the index of their first tile, and columns
-    with their number.
+    With `names`, each tile has its name below it. Otherwise rows are labeled with the index of their first tile, and
+    columns with their number.
     """
     height, width = tiles.shape[1:3]
     gap = max(1, round(max(height, width) / 9))

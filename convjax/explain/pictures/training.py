@@ -16,7 +16,7 @@ from convjax.analysis.plots.theme import MARKERS, Theme, ThemedFigure, styled
 from convjax.errors import UserError
 from convjax.explain import activations, filters
 from convjax.explain.pictures.animation import Animation, evenly
-from convjax.explain.pictures.colors import around_zero, diverging, scale_of
+from convjax.explain.pictures.colors import scale_of
 from convjax.explain.pictures.gallery import Chapter, Picture
 from convjax.explain.pictures.parts import SMALL, WIDTH, number, put_title, scale_bar, show_sheet
 from convjax.explain.pictures.subject import Subject
@@ -85,27 +85,17 @@ class Moment:
     Attributes:
       epoch: passes over the training images, possibly a fraction.
       accuracy: on the test images, 0..1.
-      kernels: of the first layer, `[filters, height, width]`.
-      maps: outputs of layers for one image by layer, `[rows, columns, channels]`.
+      sheets: what to draw beside the accuracy, by title: `[tiles, height, width]`.
     """
 
     epoch: float
     accuracy: float
-    kernels: NDArray[np.float64]
-    maps: Mapping[str, NDArray[np.float32]]
-
-    def sheets(self) -> dict[str, NDArray[np.floating]]:
-        """What a frame shows beside the accuracy, by title: kernels and the first and last maps as tiles."""
-        names = list(dict.fromkeys([*list(self.maps)[:1], *list(self.maps)[-1:]]))
-        maps = {f"{name}'s output": np.moveaxis(self.maps[name], -1, 0) for name in names}
-        return {"first layer's weights": self.kernels} | maps
+    sheets: Mapping[str, NDArray[np.floating]]
 
 
 def film_frames(moments: Sequence[Moment], title: str, *, theme: str) -> Iterator[Figure]:
     """A figure for each moment; color scales are the same in all of them."""
-    sheets = [moment.sheets() for moment in moments]
-    scales = {name: scale_of(np.stack([each[name] for each in sheets])) for name in sheets[0]}
-    scales["first layer's weights"] = around_zero(np.stack([moment.kernels for moment in moments])), diverging()
+    scales = {name: scale_of(np.stack([moment.sheets[name] for moment in moments])) for name in moments[0].sheets}
     for index in range(len(moments)):
         yield _film_frame(moments, index, scales, title, theme=theme)
 
@@ -119,7 +109,7 @@ def _film_frame(
     figure.set_layout_engine("none")
     width = 0.96 / (1 + len(scales))
     _draw_accuracy(figure.add_axes((0.05, 0.17, 0.88 * width - 0.03, 0.55)), moments, index, theme)
-    for place, (name, tiles) in enumerate(moments[index].sheets().items(), start=1):
+    for place, (name, tiles) in enumerate(moments[index].sheets.items(), start=1):
         left, wide = 0.02 + place * width, 0.88 * width
         axes = figure.add_axes((left, 0.17, wide, 0.55))
         drawn = show_sheet(axes, tiles[:_MOST_TILES], min(_COLUMNS, len(tiles)), scales[name])
@@ -180,7 +170,7 @@ def film(subject: Subject) -> Chapter:
     picture = Animation(
         "film",
         "; ".join(f"epoch {moment.epoch:g}: {100 * moment.accuracy:.2f} %" for moment in moments),
-        "One frame per epoch; color scales are the same in all frames.",
+        f"One frame per epoch, at most {_MOST_FRAMES}; color scales are the same in all frames.",
         functools.partial(film_frames, moments, f"Training, with test image {index}"),
         900,
     )
@@ -192,7 +182,9 @@ def _moment(subject: Subject, step: int, epoch: float) -> Moment:
     _, task, params = load_params(subject.path, step)
     logits = np.asarray(predict(params, subject.images, task=task))
     accuracy = float(np.mean(np.argmax(logits, axis=-1) == subject.labels))
-    kernels = filters.kernel_images(task.layers, params)[1].mean(-1)
-    found = activations.feature_maps(task.layers, params, subject.images[subject.chosen[0]][None])
-    maps = {layer.name: found[layer.name][0] for layer in activations.filter_layers(task.layers)}
-    return Moment(epoch, accuracy, kernels, maps)
+    sheets = {"first layer's weights": filters.kernel_images(task.layers, params)[1].mean(-1)}
+    maps = activations.feature_maps(task.layers, params, subject.images[subject.chosen[0]][None])
+    convolutions = activations.filter_layers(task.layers)
+    for layer in dict.fromkeys([*convolutions[:1], *convolutions[-1:]]):
+        sheets[f"{layer.name}'s output"] = np.moveaxis(maps[layer.name][0], -1, 0)
+    return Moment(epoch, accuracy, sheets)

@@ -1,7 +1,7 @@
 """How a convolution works: a window slides over an input, and each step gives one value (figures 5.4 to 5.7)."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ _MOST_NUMBERED = 9
 
 _LARGEST_WINDOW = 7
 _EDGE = np.array([[-1.0, 0.0, 1.0]] * 3)
-"""A vertical edge (Prewitt), for networks whose first layer is no convolution."""
+"""A vertical edge (Prewitt), for networks whose first layer is not a convolution."""
 
 
 def window_frames(sliding: Sliding, title: str, most: int = _MOST_FRAMES, *, theme: str) -> Iterator[Figure]:
@@ -178,7 +178,7 @@ def convolution(subject: Subject) -> Chapter:
         _film("valid", f"Convolution of a {size} input, padding valid",
               "The window stays inside the input, so the map is smaller.", slide_kernel(piece, kernel)),
         _film("same", f"Convolution of a {size} input, padding same",
-              "Zeros around the input keep the map as large.", slide_kernel(piece, kernel, padding="same")),
+              "Zeros around the input let the map keep its size.", slide_kernel(piece, kernel, padding="same")),
         _film("stride_2", f"Convolution of a {size} input, stride 2",
               "The window skips every other position.", slide_kernel(piece, kernel, (2, 2))),
         _film("max_pooling", f"Max pooling of a 4{TIMES}4 input",
@@ -213,7 +213,7 @@ def _channel_and_kernel(subject: Subject, index: int) -> tuple[NDArray[np.float6
     kernels = np.asarray(subject.params[first.name]["kernel"], np.float64)
     outputs = activations.feature_maps(subject.layers, subject.params, subject.images[index][None])[first.name][0]
     # Of the filters that respond, the one most like an edge: with large weights both above and below zero.
-    responding: Sequence[int] = activations.strongest_channels(outputs, max(1, kernels.shape[-1] // 2))
+    responding = activations.strongest_channels(outputs, max(1, kernels.shape[-1] // 2))
     contrast = np.minimum(kernels[:, :, 0].max((0, 1)), -kernels[:, :, 0].min((0, 1)))
     channel = max(responding, key=lambda each: contrast[each])
     source = f"channel {channel} of {first.name}"
