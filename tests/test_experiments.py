@@ -211,10 +211,10 @@ def test_visualize_draws_everything_of_a_run(network, tmp_path):
     [metrics] = tmp_path.glob("train/*/metrics.jsonl")
     done = visualize(metrics.parent, tmp_path / "pictures", "--images=0,7")
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    expected = {"layers.svg", "film.gif", "film-strip.png", "why.png", "wrong.png", "inside.png", "filters.png"}
+    expected = {"layers.svg", "film.gif", "why.png", "wrong.png", "inside.png", "filters.png"}
     expected |= {"convolution-same.gif", "convolution-image.gif", "visualize.html"}
     if network is NARROW:
-        expected |= {"feature_maps-7.png", "responses-0.svg", "maximised-conv2d_2.png", "maximised-dense_2.svg"}
+        expected |= {"feature_maps-7.png", "responses-0.svg", "maximized-conv2d_2.png", "maximized-dense_2.svg"}
     else:
         assert "feature_maps is left out: a dense network has no feature maps" in done.stdout
     assert expected <= names

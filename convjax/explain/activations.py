@@ -1,6 +1,6 @@
-"""Feature maps: what every filter of every layer makes of an image (the chapter's "response maps").
+"""Feature maps: each layer's output for an image, channel by channel (the chapter's "response maps").
 
-Images are uint8 `[images, height, width, channels]` as everywhere in the data; networks see them scaled to 0..1.
+Images are uint8 `[images, height, width, channels]`, as in `convjax.data`; the network gets them scaled to 0..1.
 """
 
 import functools
@@ -16,24 +16,26 @@ from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import apply_layer, layer_outputs, run_layers
 from convjax.training.steps import scale_images
 
+Images = UInt8[np.ndarray, "images height width channels"]
+
 _SPATIAL = ("Conv2D", "LocallyConnected2D", "MaxPooling2D", "AveragePooling2D")
 
 
 def map_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers whose outputs are feature maps; none in a dense network."""
+    """The layers whose outputs are feature maps; a dense network has none."""
     return tuple(layer for layer in layers if layer.kind in _SPATIAL)
 
 
 def filter_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Of these, the layers that have filters."""
+    """The layers with feature maps that have filters: convolutions, but not pooling."""
     return tuple(layer for layer in map_layers(layers) if layer.parameters)
 
 
 def layer_named(layers: Sequence[Layer], name: str) -> Layer:
-    """One of the layers.
+    """The layer of this name.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: no layer has this name.
     """
     for layer in layers:
         if layer.name == name:
@@ -52,21 +54,21 @@ def _response(before: tuple[Layer, ...], layer: Layer, params: Any, images: jax.
     return apply_layer(layer, params, run_layers(before, params, scale_images(images)), activate=False)
 
 
-def feature_maps(
-    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"]
-) -> dict[str, np.ndarray]:
-    """The output of every layer by its name, float32 `[images, ...]`: `[images, rows, columns, channels]` while there
-    are positions, then `[images, units]`; the last are the logits."""
+def feature_maps(layers: tuple[Layer, ...], params: Any, images: Images) -> dict[str, np.ndarray]:
+    """The output of every layer by the layer's name, float32; the last are the logits.
+
+    Shapes are `[images, rows, columns, channels]` for feature maps and `[images, units]` after them.
+    """
     return jax.device_get(_outputs(layers, params, images))
 
 
 def responses(
-    layers: tuple[Layer, ...], params: Any, images: UInt8[np.ndarray, "images height width channels"], name: str
+    layers: tuple[Layer, ...], params: Any, images: Images, name: str
 ) -> Float[np.ndarray, "images rows columns channels"]:
-    """What a layer's filters answer before the activation: correlation with the kernel plus the bias.
+    """The output of a layer's filters before the activation: correlation with the kernel, plus the bias.
 
     Raises:
-      UserError: no filters under this name.
+      UserError: no layer with filters has this name.
     """
     layer = layer_named(filter_layers(layers), name)
     before = layers[: layers.index(layer)]
@@ -79,13 +81,13 @@ def strongest_channels(maps: Float[np.ndarray, "rows columns channels"], count: 
 
 
 def distinct_channels(maps: Float[np.ndarray, "rows columns channels"], count: int) -> list[int]:
-    """Channels of one image's feature map that answer it and are unlike one another.
+    """Up to `count` channels of one image's feature map that respond to the image and differ from one another.
 
-    The first is the one with the largest mean; each further one, among those with a tenth of that or more, has the
-    smallest cosine with its nearest among the ones chosen.
+    The first has the largest mean. Candidates for the others have at least a tenth of that mean; each time the
+    candidate is chosen whose largest cosine similarity to the channels chosen so far is smallest.
     """
     means = maps.mean((0, 1))
-    flat = (maps - maps.mean((0, 1))).reshape(-1, maps.shape[-1])
+    flat = (maps - means).reshape(-1, maps.shape[-1])
     flat = flat / np.maximum(np.linalg.norm(flat, axis=0), 1e-12)
     chosen = [int(np.argmax(means))]
     rest = [int(channel) for channel in np.flatnonzero(means >= 0.1 * means.max()) if channel != chosen[0]]

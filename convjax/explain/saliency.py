@@ -1,7 +1,7 @@
-"""Why this class: Grad-CAM, gradients plain and smoothed, occlusion.
+"""Why this class: gradients, smoothed gradients, Grad-CAM and occlusion.
 
-All explain a class's logit (before the softmax: a probability near 1 has no slope left) for single images, uint8
-`[images, height, width, channels]`, which the network sees scaled to 0..1.
+All of them explain the logit of a class, not its probability: near 1 a softmax has almost no slope. Images are uint8
+`[images, height, width, channels]`; the network gets them scaled to 0..1.
 """
 
 import functools
@@ -15,54 +15,48 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from convjax.errors import UserError
-from convjax.explain.activations import layer_named, map_layers
+from convjax.explain.activations import Images, layer_named, map_layers
 from convjax.nn.geometry import Layer, pad_amounts
 from convjax.nn.layerwise import run_layers
 from convjax.training.steps import scale_images
 
+Classes = Int[np.ndarray, " images"]
+
 SAMPLES, NOISE = 50, 0.15
-"""Of smoothed gradients: copies of the image, and the noise's standard deviation as a share of white."""
+"""Defaults of smoothed gradients: number of noisy copies, and standard deviation of the noise (white is 1)."""
 
 _CHUNK = 64
 
 
 def gradients(
-    layers: tuple[Layer, ...],
-    params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
+    layers: tuple[Layer, ...], params: Any, images: Images, classes: Classes
 ) -> Float[np.ndarray, "images height width channels"]:
-    """The gradient of each image's class logit with respect to its pixels (Simonyan et al., 2014), signed."""
+    """The signed gradient of each image's class logit with respect to its pixels (Simonyan et al., 2014)."""
     return jax.device_get(_gradients(layers, params, scale_images(jnp.asarray(images)), jnp.asarray(classes)))
 
 
 def smooth_gradients(
     layers: tuple[Layer, ...],
     params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
+    images: Images,
+    classes: Classes,
     key: PRNGKeyArray,
     *,
     samples: int = SAMPLES,
     noise: float = NOISE,
 ) -> Float[np.ndarray, "images height width channels"]:
-    """The mean of the gradients at copies of the image with Gaussian noise: SmoothGrad (Smilkov et al., 2017)."""
+    """SmoothGrad (Smilkov et al., 2017): the mean gradient over copies of the images with Gaussian noise.
+
+    Each copy draws its noise with its own key, `jax.random.split(key, samples)`.
+    """
     scaled, chosen = scale_images(jnp.asarray(images)), jnp.asarray(classes)
-    return jax.device_get(_smooth(layers, params, scaled, chosen, noisy_keys(key, samples), jnp.float32(noise)))
-
-
-def noisy_keys(key: PRNGKeyArray, samples: int) -> PRNGKeyArray:
-    """The key of each noisy copy of `smooth_gradients`; its noise is `noise * jax.random.normal(key, images.shape)`."""
-    return jax.random.split(key, samples)
+    return jax.device_get(_smooth(layers, params, scaled, chosen, jax.random.split(key, samples), jnp.float32(noise)))
 
 
 @functools.partial(jax.jit, static_argnames="layers")
 def _gradients(layers: tuple[Layer, ...], params: Any, scaled: jax.Array, classes: jax.Array) -> jax.Array:
-    def total(scaled: jax.Array) -> jax.Array:
-        # An image's logit depends on no other image: the gradient of the sum is each one's own.
-        return _scores(run_layers(layers, params, scaled), classes).sum()
-
-    return jax.grad(total)(scaled)
+    # An image's logit depends on no other image, so the gradient of the sum holds each image's own.
+    return jax.grad(lambda scaled: _scores(run_layers(layers, params, scaled), classes).sum())(scaled)
 
 
 @functools.partial(jax.jit, static_argnames="layers")
@@ -77,20 +71,15 @@ def _smooth(
 
 
 def grad_cam(
-    layers: tuple[Layer, ...],
-    params: Any,
-    images: UInt8[np.ndarray, "images height width channels"],
-    classes: Int[np.ndarray, " images"],
-    name: str,
+    layers: tuple[Layer, ...], params: Any, images: Images, classes: Classes, name: str
 ) -> Float[np.ndarray, "images rows columns"]:
-    """relu(sum over channels of weight x feature map), a channel's weight being the mean over positions of the
-    gradient of the class's logit with respect to it: Grad-CAM (Selvaraju et al., 2017), at the layer's own positions.
+    """Grad-CAM (Selvaraju et al., 2017): relu of the weighted sum of a layer's feature maps.
 
-    Args:
-      name: of a layer with feature maps.
+    A channel's weight is the gradient of the class logit with respect to that channel, averaged over positions. The
+    result has the positions of the layer called `name`.
 
     Raises:
-      UserError: the layer has none.
+      UserError: no layer with feature maps has this name.
     """
     cut = layers.index(layer_named(map_layers(layers), name)) + 1
     return jax.device_get(_grad_cam(layers[:cut], layers[cut:], params, jnp.asarray(images), jnp.asarray(classes)))
@@ -115,16 +104,19 @@ def occlusion(
     stride: int = 1,
     fill: float = 0.0,
 ) -> Float[np.ndarray, "rows columns classes"]:
-    """How much each class's logit falls when a square of the image is covered (Zeiler & Fergus, 2014).
+    """How much each class logit falls when a square of the image is covered (Zeiler & Fergus, 2014).
 
     Args:
+      layers: the whole network.
+      params: `{layer name: {"kernel", "bias"}}`.
       image: one image.
       window: side of the square, in pixels.
-      stride: pixels from one square to the next.
-      fill: what covers it, 0 black to 1 white.
+      stride: pixels between squares.
+      fill: the square's value, 0 black to 1 white.
 
-    Returns the fall for the square whose upper left corner is at `(row * stride, column * stride)`; negative where the
-    logit rises.
+    Returns:
+      The fall for the square whose upper left corner is at `(row * stride, column * stride)`; negative where covering
+      raises the logit.
 
     Raises:
       UserError: the square is larger than the image.
@@ -150,34 +142,29 @@ def _occlude(
     scaled = scale_images(image)
     rows, columns = jnp.arange(image.shape[0])[:, None, None], jnp.arange(image.shape[1])[None, :, None]
 
-    def logits(corners: jax.Array) -> jax.Array:
-        top, left = (corners[:, axis, None, None, None] for axis in range(2))
+    def logits(corner: jax.Array) -> jax.Array:
+        top, left = corner
         covered = (rows >= top) & (rows < top + window) & (columns >= left) & (columns < left + window)
-        return run_layers(layers, params, jnp.where(covered, fill, scaled))
+        return run_layers(layers, params, jnp.where(covered, fill, scaled)[None])[0]
 
-    chunks = -(-len(corners) // _CHUNK)
-    padded = jnp.pad(corners, ((0, chunks * _CHUNK - len(corners)), (0, 0))).reshape(chunks, _CHUNK, 2)
-    covered = lax.map(logits, padded).reshape(chunks * _CHUNK, -1)[: len(corners)]
-    return run_layers(layers, params, scaled[None]) - covered
+    return run_layers(layers, params, scaled[None]) - lax.map(logits, corners, batch_size=_CHUNK)
 
 
 def _scores(logits: jax.Array, classes: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, classes[:, None].astype(jnp.int32), axis=1)[:, 0]
 
 
-def centres(layers: Sequence[Layer], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The image row and column in the middle of what each row and column of a layer's map sees, in pixels.
+def centers(layers: Sequence[Layer], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The centers, in pixels, of the receptive fields of a feature map's rows and of its columns.
 
-    The 3x3 map of the chapter's last convolution looks at the image from 8.5, 12.5 and 16.5 of 0 to 27: stretched over
-    the whole image it would be out of place.
+    The 3x3 map of the chapter's last convolution has its centers at 8.5, 12.5 and 16.5 of 0 to 27. Stretching it over
+    the whole image would misplace it.
     """
     axes = []
     stack = layers[: layers.index(layer_named(map_layers(layers), name)) + 1]
     for axis in range(2):
         places = np.arange(stack[-1].output_shape[axis], dtype=np.float64)
         for layer in reversed(stack):
-            if layer.kind in ("Dropout", "PermutePixels"):
-                continue
             before = pad_amounts(layer.input_shape, layer.window, layer.strides, layer.padding)[axis][0]
             places = places * layer.strides[axis] - before + (layer.window[axis] - 1) / 2
         axes.append(places)
@@ -185,9 +172,9 @@ def centres(layers: Sequence[Layer], name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def place(
-    values: Float[np.ndarray, "rows columns"], centres: tuple[np.ndarray, np.ndarray], shape: Sequence[int]
+    values: Float[np.ndarray, "rows columns"], centers: tuple[np.ndarray, np.ndarray], shape: Sequence[int]
 ) -> Float[np.ndarray, "height width"]:
-    """A coarse map over the pixels of the image: linear between its positions' centres, constant beyond the last."""
+    """A coarse map over the pixels of an image: linear between the map's centers, constant beyond the outermost."""
     rows, columns = (np.arange(size, dtype=np.float64) for size in shape[:2])
-    across = np.stack([np.interp(columns, centres[1], row) for row in values])
-    return np.stack([np.interp(rows, centres[0], column) for column in across.T], axis=1)
+    across = np.stack([np.interp(columns, centers[1], row) for row in values])
+    return np.stack([np.interp(rows, centers[0], column) for column in across.T], axis=1)

@@ -1,7 +1,6 @@
-"""Kernels as images, activation maximisation, feature maps and responses."""
+"""Kernels as images, activation maximization, feature maps and responses."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
@@ -10,24 +9,9 @@ from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.explain import activations, filters
 from convjax.nn.geometry import plan
+from tests.explain.networks import network
 
 RNG = np.random.default_rng(1)
-
-
-def network(config, shape, classes=3):
-    layers = plan(config, shape, classes)
-    params = {}
-    for layer in layers:
-        if layer.parameters:
-            units = layer.output_shape[-1]
-            size = (
-                (*layer.window, layer.input_shape[-1], units) if layer.kind == "Conv2D" else (*layer.input_shape, units)
-            )
-            params[layer.name] = {
-                "kernel": jnp.asarray(RNG.normal(size=size) / np.sqrt(np.prod(size[:-1])), jnp.float32),
-                "bias": jnp.asarray(RNG.normal(size=units), jnp.float32) / 10,
-            }
-    return layers, params
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +33,7 @@ def test_a_response_map_is_a_correlation(convnet, image):
         expected = correlate2d(image[..., 0] / 255, kernel, "valid") + float(params["conv2d_1"]["bias"][channel])
         np.testing.assert_allclose(found[..., channel], expected, atol=1e-5)
         np.testing.assert_allclose(maps["conv2d_1"][0, ..., channel], np.maximum(expected, 0), atol=1e-5)
-    # The second layer's are the sum over the channels below.
+    # The second layer's responses are sums over the channels below.
     below = maps["max_pooling2d_1"][0]
     kernel = np.asarray(params["conv2d_2"]["kernel"])
     expected = sum(correlate2d(below[..., each], kernel[:, :, each, 4], "valid") for each in range(3))
@@ -67,12 +51,12 @@ def test_layers_with_maps_are_found(convnet):
         activations.responses(dense, params, np.zeros((1, 12, 12, 1), np.uint8), "conv2d_1")
 
 
-def test_telling_channels_answer_and_differ():
+def test_distinct_channels_respond_and_differ():
     maps = np.zeros((4, 4, 5))
     maps[..., 0] = np.eye(4) * 3
     maps[..., 1] = np.eye(4) * 2.9  # the same again
     maps[..., 2] = np.eye(4)[::-1]  # another pattern
-    maps[0, 0, 3] = 1e-3  # hardly answers
+    maps[0, 0, 3] = 1e-3  # hardly responds
     assert activations.strongest_channels(maps, 2) == [0, 1]
     assert activations.distinct_channels(maps, 2) == [0, 2]
     assert activations.distinct_channels(maps, 5) == [0, 2, 1]
@@ -81,35 +65,35 @@ def test_telling_channels_answer_and_differ():
 @pytest.mark.parametrize(
     ("name", "shape"), [("conv2d_1", (3, 3, 1)), ("conv2d_2", (8, 8, 1)), ("dense_1", (12, 12, 1))]
 )
-def test_maximisation_raises_every_unit(name, shape, convnet):
+def test_maximization_raises_every_unit(name, shape, convnet):
     layers, params = convnet
     layer = activations.layer_named(layers, name)
     units = range(layer.output_shape[-1])
-    found = filters.maximise(layers, params, layer, units, jax.random.key(0), steps=40)
+    found = filters.maximize(layers, params, layer, units, jax.random.key(0), steps=40)
     assert found.images.shape == (len(units), *shape)
     assert (found.end > found.start).all()
     assert found.images.min() >= 0
     assert found.images.max() <= 1
-    again = filters.maximise(layers, params, layer, units, jax.random.key(0), steps=40)
+    again = filters.maximize(layers, params, layer, units, jax.random.key(0), steps=40)
     np.testing.assert_array_equal(found.images, again.images)
 
 
-def test_what_is_maximised_is_the_unit(convnet):
-    """The image of a filter of the first layer has the filter's signs, and its answer is the filter times it."""
+def test_what_is_maximized_is_the_unit(convnet):
+    """The image of a first-layer filter has the filter's signs; its output is their product."""
     layers, params = convnet
-    found = filters.maximise(layers, params, layers[0], [0, 2], jax.random.key(0), steps=80)
+    found = filters.maximize(layers, params, layers[0], [0, 2], jax.random.key(0), steps=80)
     for place, channel in enumerate((0, 2)):
         kernel = np.asarray(params["conv2d_1"]["kernel"])[..., channel]
-        answer = float((kernel * found.images[place]).sum() + params["conv2d_1"]["bias"][channel])
-        assert found.end[place] == pytest.approx(answer, abs=1e-4)
+        output = float((kernel * found.images[place]).sum() + params["conv2d_1"]["bias"][channel])
+        assert found.end[place] == pytest.approx(output, abs=1e-4)
         strong = np.abs(kernel) > 0.5 * np.abs(kernel).max()
         assert ((found.images[place] > 0.5) == (kernel > 0))[strong].all()
 
 
-def test_a_network_that_sees_borders_is_maximised_as_a_whole():
+def test_a_network_that_sees_borders_is_maximized_as_a_whole():
     config = RunConfig(channels="2-2", kernel_size="3", padding="same", pool="none", dense_units="0")
     layers, params = network(config, (4, 4, 3))
-    found = filters.maximise(layers, params, layers[1], [1], jax.random.key(0), steps=20)
+    found = filters.maximize(layers, params, layers[1], [1], jax.random.key(0), steps=20)
     assert found.images.shape == (1, 4, 4, 3)
     assert found.end[0] > found.start[0]
 

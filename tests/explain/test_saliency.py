@@ -1,7 +1,6 @@
 """Grad-CAM, gradients and occlusion against their formulas and against brute force."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +8,7 @@ from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.explain import saliency
 from convjax.nn.geometry import input_span, plan
+from tests.explain.networks import network
 
 SHAPE, CLASSES = (9, 8, 1), 3
 RNG = np.random.default_rng(0)
@@ -16,28 +16,10 @@ IMAGES = RNG.integers(0, 256, (2, *SHAPE), dtype=np.uint8)
 WANTED = np.array([2, 0])
 
 
-def parameters(layers):
-    """Random weights of a plan."""
-    params = {}
-    for layer in layers:
-        if layer.parameters:
-            *_, units = layer.output_shape
-            shape = (layer.input_shape[0], units)
-            if layer.kind == "Conv2D":
-                shape = (*layer.window, layer.input_shape[-1], units)
-            params[layer.name] = {
-                "kernel": jnp.asarray(RNG.normal(size=shape), jnp.float32),
-                "bias": jnp.asarray(RNG.normal(size=units), jnp.float32),
-            }
-    return params
-
-
 @pytest.fixture(scope="module")
 def convnet():
     """One convolution without a hidden dense layer: its gradients can be written down."""
-    config = RunConfig(channels="4", kernel_size="3x2", dense_units="0")
-    layers = plan(config, SHAPE, CLASSES)
-    return layers, parameters(layers)
+    return network(RunConfig(channels="4", kernel_size="3x2", dense_units="0"), SHAPE, CLASSES, unit=True)
 
 
 def correlation(image, kernel):
@@ -100,7 +82,7 @@ def test_a_smoothed_gradient_is_the_mean_of_gradients(convnet):
         return (maps.reshape(-1) @ params["dense_1"]["kernel"])[wanted]
 
     slope = jax.jit(jax.grad(logit))
-    noises = [noise * jax.random.normal(each, IMAGES.shape) for each in saliency.noisy_keys(key, samples)]
+    noises = [noise * jax.random.normal(each, IMAGES.shape) for each in jax.random.split(key, samples)]
     for place in range(2):
         scaled = IMAGES[place].astype(np.float32) / 255
         mean = np.mean([slope(scaled + each[place], WANTED[place]) for each in noises], axis=0)
@@ -132,26 +114,26 @@ def test_what_cannot_be_explained_is_refused(convnet):
 
 def test_a_position_is_in_the_middle_of_what_it_sees():
     layers = plan(RunConfig(), (28, 28, 1), 10)
-    rows, columns = saliency.centres(layers, "conv2d_3")
+    rows, columns = saliency.centers(layers, "conv2d_3")
     assert rows.tolist() == columns.tolist() == [8.5, 12.5, 16.5]
     config = RunConfig(channels="2-3", kernel_size="5x3-2", stride="2x1-1", pool_size="3x2")
     layers = plan(config, (40, 20, 1), 10)
     for name in ("conv2d_1", "max_pooling2d_1", "conv2d_2"):
         index = next(index for index, layer in enumerate(layers) if layer.name == name)
-        found = saliency.centres(layers, name)
+        found = saliency.centers(layers, name)
         for axis in range(2):
-            for place, centre in enumerate(found[axis]):
+            for place, center in enumerate(found[axis]):
                 seen = input_span(layers[: index + 1], [place if each == axis else 0 for each in range(2)])[axis]
-                assert centre == (seen.start + seen.stop - 1) / 2
+                assert center == (seen.start + seen.stop - 1) / 2
     same = plan(RunConfig(channels="2", padding="same", kernel_size="3"), (6, 6, 1), 2)
-    assert saliency.centres(same, "conv2d_1")[0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert saliency.centers(same, "conv2d_1")[0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_coarse_map_is_placed_at_its_centres():
+def test_a_coarse_map_is_placed_at_its_centers():
     values = np.array([[0.0, 2.0], [4.0, 8.0]])
     placed = saliency.place(values, (np.array([1.0, 3.0]), np.array([0.0, 4.0])), (5, 5))
     assert placed[1, 0] == 0
     assert placed[3, 4] == 8
     assert placed[2, 2] == pytest.approx(3.5)
-    assert placed[0, 0] == placed[1, 0]  # constant beyond the last centre
+    assert placed[0, 0] == placed[1, 0]  # constant beyond the last center
     assert placed[4, 4] == 8

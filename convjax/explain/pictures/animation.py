@@ -1,4 +1,4 @@
-"""Figures one after the other as an animated GIF."""
+"""Animated GIFs made of figures."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -9,37 +9,40 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 _DPI = 96
-_COLOURS = 256
+_COLORS = 256
 
 
 @dataclass(frozen=True)
 class Animation:
-    """A picture that moves.
+    """A moving picture.
 
     Attributes:
-      name: of its file, without an ending.
-      title: what it is, a few words.
-      description: what one sees, for those who do not.
-      caption: below it.
-      frames: the figures of a theme; one figure may be changed and given again.
-      milliseconds: of a frame; the last one stays four times as long.
+      name: of its file, without the ending.
+      description: what it shows, for readers who cannot see it.
+      caption: the text below it.
+      frames: makes the titled figures: `frames(theme="light")`.
+      milliseconds: how long a frame is shown; the last one four times as long.
     """
 
     name: str
-    title: str
     description: str
     caption: str
-    frames: Callable[[str], Iterable[Figure]]
+    frames: Callable[..., Iterable[Figure]]
     milliseconds: int
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """All indices below `count`, or `most` of them evenly spread from the first to the last."""
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else list(range(count))
+
+
 def to_gif(animation: Animation, theme: str) -> bytes:
-    """The animation as a GIF that runs for ever, all frames with one palette."""
-    frames = [_drawn(figure) for figure in animation.frames(theme)]
-    # The palette of first, middle and last frame together: colours do not flicker from frame to frame.
+    """The animation as a GIF that repeats forever; all frames share one palette."""
+    frames = [_drawn(figure) for figure in animation.frames(theme=theme)]
+    # The palette of the first, middle and last frame together keeps colors from flickering.
     chosen = [frames[index] for index in sorted({0, len(frames) // 2, len(frames) - 1})]
-    palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in chosen])).quantize(_COLOURS, kmeans=1)
-    # The mean of near colours would leave the background a little off the page's.
+    palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in chosen])).quantize(_COLORS, kmeans=1)
+    # Averaging similar colors would shift the background slightly away from the page's.
     background, index = frames[0].getpixel((0, 0)), frames[0].quantize(palette=palette).getpixel((0, 0))
     entries = palette.getpalette()
     entries[3 * index : 3 * index + 3] = background

@@ -1,9 +1,8 @@
-"""The colour scales of pictures of numbers: perceptually uniform, and readable for who is colour-blind.
+"""Color scales for pictures of numbers: perceptually uniform, and readable for color-blind people.
 
-Values from nothing to much are in viridis. Values around zero are in a scale of our own, blue below and orange above,
-which is made in CIELAB: its lightness rises and falls in equal steps and is the same on both sides, so equal
-differences look equal and the sign is told by hues that protanopes and deuteranopes tell apart. (Matplotlib's own
-diverging scales are not uniform.)
+Values from 0 up use viridis. Signed values use a scale of our own, blue below zero and orange above. It is made in
+CIELAB: lightness falls in equal steps on both sides of zero, so equal differences look equal, and protanopes and
+deuteranopes can tell the two hues apart. Matplotlib's own diverging scales are not uniform.
 """
 
 import functools
@@ -15,7 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from numpy.typing import NDArray
 
 _LOW, _MIDDLE, _HIGH = (32.0, 12.0, -46.0), (96.0, 0.0, 0.0), (32.0, 42.0, 41.0)
-"""CIELAB of the ends and the middle; both ends have the same lightness, and all between is within sRGB."""
+"""CIELAB of the ends and the middle. Both ends have the same lightness, and all colors between are within sRGB."""
 
 _LEVELS: Final = 257
 _WHITE = np.array([0.95047, 1.0, 1.08883])
@@ -25,7 +24,7 @@ _XYZ_TO_RGB = np.array(
 
 
 def sequential() -> Colormap:
-    """From nothing (dark) to much (bright)."""
+    """From zero (dark) up (bright)."""
     return matplotlib.colormaps["viridis"]
 
 
@@ -33,26 +32,35 @@ def sequential() -> Colormap:
 def diverging() -> Colormap:
     """From negative (blue) through zero (almost white) to positive (orange)."""
     share = np.linspace(0, 1, _LEVELS // 2 + 1)[:, None]
-    low, middle, high = (np.array(colour) for colour in (_LOW, _MIDDLE, _HIGH))
+    low, middle, high = (np.array(color) for color in (_LOW, _MIDDLE, _HIGH))
     lab = np.concatenate([low + (middle - low) * share, (middle + (high - middle) * share)[1:]])
     return ListedColormap(_to_rgb(lab), name="blue_orange")
 
 
 def around_zero(values: NDArray[np.floating]) -> Normalize:
-    """The scale of signed values: as far below zero as above."""
+    """A scale for signed values: as far below zero as above."""
     largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return Normalize(-largest, largest)
 
 
 def from_zero(values: NDArray[np.floating]) -> Normalize:
-    """The scale of values that are not negative; with negative ones among them, from the least."""
-    low = min(0.0, float(np.nanmin(values, initial=0.0)))
-    high = float(np.nanmax(values, initial=0.0))
-    return Normalize(low, high if high > low else low + 1.0)
+    """A scale for values that are not negative."""
+    return Normalize(0.0, float(np.nanmax(values, initial=0.0)) or 1.0)
+
+
+def scale_of(values: NDArray[np.floating]) -> tuple[Normalize, Colormap]:
+    """Scale and colors for an array, diverging if it holds negative values."""
+    return (around_zero(values), diverging()) if values.min() < 0 else (from_zero(values), sequential())
+
+
+def ink_on(color: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever can be read on an RGBA color."""
+    red, green, blue, _ = color
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000000"
 
 
 def _to_rgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CIELAB (D65) to sRGB, `[colours, 3]`."""
+    """CIELAB (D65) to sRGB, `[colors, 3]`."""
     y = (lab[:, 0] + 16) / 116
     parts = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=1)
     xyz = np.where(parts > 6 / 29, parts**3, 3 * (6 / 29) ** 2 * (parts - 4 / 29)) * _WHITE

@@ -1,86 +1,112 @@
-"""Pictures of filters: kernels, and the images that excite units most."""
+"""Filters: their kernels, and the images that excite units most."""
 
+import functools
 import math
 from collections.abc import Sequence
 
+import jax
 import matplotlib
-import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convjax.analysis.plots.theme import Theme, ThemedFigure, drawable, styled
-from convjax.explain.filters import Maximised
+from convjax.analysis.plots.theme import Theme, ThemedFigure, styled
+from convjax.explain.filters import Maximized, kernel_images, maximize
 from convjax.explain.pictures.colors import around_zero, diverging
-from convjax.explain.pictures.parts import SMALL, WIDTH, colour_bar, decimals, put_title, shape_text, show_sheet
-from convjax.nn.geometry import Layer
+from convjax.explain.pictures.gallery import Chapter, Picture
+from convjax.explain.pictures.parts import SMALL, WIDTH, color_bar, decimals, put_title, shape_text, show_sheet
+from convjax.explain.pictures.subject import Subject
+from convjax.nn.geometry import Layer, class_count
 
 _COLUMNS = 16
 _FEWER = 8
-MOST = 128
+_MOST = 128
+_MOST_NAMED = 20
 
 
 @styled
-def kernel_sheet(kernels: NDArray[np.float32], layer: Layer, title: str, *, theme: Theme) -> Figure:
-    """Kernels `[filters, height, width, channels]` as images on one scale; those over RGB as colours they prefer."""
-    shown = kernels[:MOST]
+def kernel_sheet(kernels: NDArray, layer: Layer, title: str, *, theme: Theme) -> Figure:
+    """Kernels `[filters, height, width, channels]` as images on one scale; kernels over RGB are drawn in color."""
+    shown = kernels[:_MOST]
     columns = min(_COLUMNS if len(shown) > 2 * _FEWER else _FEWER, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = ThemedFigure(WIDTH, min(0.88 * WIDTH * rows / columns, 14.0) + 1.0, theme)
     axes = figure.add_subplot()
     norm = around_zero(shown)
-    largest = norm.vmax or 1.0
-    colour = shown.shape[-1] == 3
-    tiles = 0.5 + shown / (2 * largest) if colour else shown.mean(-1)
-    drawn = show_sheet(
-        axes, tiles, columns, norm=norm if not colour else Normalize(-largest, largest), colours=diverging()
-    )
-    if colour:
-        axes.set_xlabel(f"grey is 0; a channel's weights from {-largest:.2g} (none of it) to {largest:.2g} (all of it)")
+    if shown.shape[-1] == 3:
+        show_sheet(axes, 0.5 + shown / (2 * norm.vmax), columns, (norm, diverging()))
+        ends = f"{decimals(norm.vmin)} (none of its color) to {decimals(norm.vmax)} (all of it)"
+        axes.set_xlabel(f"gray is 0; a channel's weights go from {ends}")
     else:
+        drawn = show_sheet(axes, shown.mean(-1), columns, (norm, diverging()))
         mean = "" if shown.shape[-1] == 1 else f", mean over {shown.shape[-1]} input channels"
-        colour_bar(figure, drawn, axes, f"weight{mean}")
+        color_bar(figure, drawn, axes, f"weight{mean}")
     axes.set_ylabel("channel" if layer.kind != "Dense" else "unit", fontsize=SMALL)
-    more = f"; the first {MOST} of {len(kernels):,}" if len(kernels) > MOST else ""
+    more = f"; the first {_MOST} of {len(kernels):,}" if len(kernels) > _MOST else ""
     put_title(figure, title, f"{layer.name}, {len(kernels):,} of {shape_text(kernels.shape[1:])}{more}")
     return figure
 
 
 @styled
-def maximised_sheet(found: Maximised, names: Sequence[str] | None, title: str, *, theme: Theme) -> Figure:
-    """The image that excites each unit most; `names` of the units where they have any."""
+def maximized_sheet(found: Maximized, names: Sequence[str] | None, title: str, *, theme: Theme) -> Figure:
+    """The image that excites each unit most, with the unit's name below it if there are `names`."""
     count = len(found.units)
-    columns = 5 if names and count <= 10 else min(_FEWER if found.images.shape[1] > 8 else _COLUMNS, count)
-    rows = math.ceil(count / columns)
-    height, width = found.images.shape[1:3]
+    height, width, channels = found.images.shape[1:]
+    columns = min(5 if names and count <= 10 else _FEWER if height > 8 else _COLUMNS, count)
     side = 0.86 * WIDTH / columns
-    figure = ThemedFigure(WIDTH, side * rows * height / width + 1.1, theme)
+    figure = ThemedFigure(WIDTH, side * math.ceil(count / columns) * height / width + 1.1, theme)
     axes = figure.add_subplot()
-    # White pixels end where their image does, on a white page too.
+    # A background shows where images end whose border is white.
     axes.set_facecolor(theme.grid)
-    tiles = found.images if found.images.shape[-1] == 3 else found.images.mean(-1)
-    drawn = show_sheet(axes, tiles, columns, norm=Normalize(0.0, 1.0), colours=matplotlib.colormaps["gray"])
-    gap = max(1, round(max(height, width) / 9))
-    if names:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for index in range(count):
-            row, column = divmod(index, columns)
-            axes.text(
-                column * (width + gap) + (width - 1) / 2, row * (height + gap) + height + gap * 0.1,
-                drawable(names[index])[:18], ha="center", va="top", fontsize=SMALL,
-            )  # fmt: skip
-        axes.set_ylim(rows * (height + gap), -0.5)
-    else:
+    tiles = found.images if channels == 3 else found.images.mean(-1)
+    drawn = show_sheet(axes, tiles, columns, (Normalize(0.0, 1.0), matplotlib.colormaps["gray"]), names)
+    if not names:
         axes.set_ylabel("channel" if len(found.layer.output_shape) == 3 else "unit", fontsize=SMALL)
-    if found.images.shape[-1] != 3:
-        colour_bar(figure, drawn, axes, "pixel: 0 black, 1 white")
+    if channels != 3:
+        color_bar(figure, drawn, axes, "pixel: 0 black, 1 white")
     raised = int((found.end > found.start).sum())
     put_title(
         figure,
         title,
-        f"{found.layer.name}, {shape_text(found.images.shape[1:3])} pixels each; "
-        f"mean answer {decimals(found.start.mean())} for grey noise, {decimals(found.end.mean())} for these "
-        f"({raised} of {count} raised)",
+        f"{found.layer.name}, {shape_text((height, width))} pixels each; mean output {decimals(found.start.mean())} "
+        f"for gray noise, {decimals(found.end.mean())} for these images ({raised} of {count} rose)",
     )
     return figure
+
+
+def filter_sheets(subject: Subject) -> Chapter:
+    """The first layer's weights, and the image that excites each unit most."""
+    layers, params = subject.layers, subject.params
+    first, kernels = kernel_images(layers, params)
+    title = "Weights of the first layer's units" if first.kind == "Dense" else "Kernels of the first layer"
+    pictures = [
+        Picture(
+            "filters",
+            f"{len(kernels)} small images of weights, blue negative, orange positive.",
+            "Each small image shows the weights of one filter.",
+            functools.partial(kernel_sheet, kernels, first, title),
+        )
+    ]
+    weighted = [layer for layer in layers if layer.parameters]
+    hidden = [layer for layer in weighted[:-1] if layer.kind != "Dense"] or weighted[:1]
+    for layer in dict.fromkeys([*hidden, layers[-1]]):
+        last = layer is layers[-1]
+        units = range(min(class_count(layers) if last else layer.output_shape[-1], _MOST))
+        names = [str(subject.class_names[unit]) for unit in units] if last and len(units) <= _MOST_NAMED else None
+        whose = "class" if last else f"unit of {layer.name}" if layer.kind == "Dense" else f"filter of {layer.name}"
+        found = maximize(layers, params, layer, units, jax.random.key(0))
+        whole = found.images.shape[1:] == tuple(layers[0].input_shape)
+        pictures.append(
+            Picture(
+                f"maximized-{layer.name}",
+                f"{len(units)} images found by gradient ascent.",
+                "Each image is a whole input." if whole else "Each image is as large as one receptive field.",
+                functools.partial(maximized_sheet, found, names, f"The image that excites each {whose} most"),
+            )
+        )
+    text = (
+        "What each filter looks for. In the first layer the weights show it. For any layer, gradient ascent finds the "
+        "image that excites a filter most: it starts from gray noise and uses random shifts, a total-variation penalty "
+        "and decay to gray (Olah et al., 2017). Pixels that stay gray do not matter."
+    )
+    return Chapter("Filters", text, pictures)

@@ -1,4 +1,4 @@
-"""A gallery: pictures as PNG and SVG files, animations as GIF, and all of them on one self-contained page."""
+"""The gallery: pictures as PNG and SVG files, animations as GIF files, and one self-contained page with all of them."""
 
 import base64
 import html
@@ -11,35 +11,34 @@ from matplotlib.figure import Figure
 from convjax.analysis.plots.theme import save, to_page_svg
 from convjax.analysis.report.html import bullets, figure_box, header, page, paragraphs, section
 from convjax.explain.pictures.animation import Animation, last_frame, to_gif
+from convjax.explain.pictures.parts import WIDTH
 from convjax.files import write_bytes_atomic, write_text_atomic
 
 PAGE = "visualize.html"
-_PIXELS_AN_INCH = 96
+_PIXELS_PER_INCH = 96
 _LEAST = 560
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that stands still.
+    """A still picture.
 
     Attributes:
-      name: of its files, without an ending: letters, digits, `_` and `-`.
-      title: what it is, a few words.
-      description: what one sees, for those who do not.
-      caption: below it.
-      draw: the figure in a theme.
+      name: of its files, without the ending: letters, digits, `_` and `-`.
+      description: what it shows, for readers who cannot see it.
+      caption: the text below it.
+      draw: makes the titled figure: `draw(theme="light")`.
     """
 
     name: str
-    title: str
     description: str
     caption: str
-    draw: Callable[[str], Figure]
+    draw: Callable[..., Figure]
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """Pictures under one heading of the page, with what is to be known of them."""
+    """A section of the page: heading, introduction and pictures."""
 
     heading: str
     text: str
@@ -51,27 +50,25 @@ def write_gallery(
     title: str,
     facts: str,
     chapters: Sequence[Chapter],
-    left_out: Sequence[str],
+    left_out: Sequence[str] = (),
     wrote: Callable[[Path], None] = lambda path: None,
 ) -> Path:
-    """Writes every picture and the page into `out`; each file whole or not at all.
+    """Draws every picture, writes the files and the page, and returns the page's path.
 
     Args:
-      out: the folder.
+      out: the folder; every file in it is written atomically.
       title: of the page.
-      facts: about the run.
-      chapters: the pictures.
-      left_out: what could not be drawn, and why.
-      wrote: told of each file.
-
-    Returns the page.
+      facts: a line about the run.
+      chapters: what to draw.
+      left_out: a line for each chapter that is missing, with the reason.
+      wrote: called with the path of each file.
     """
     sections = [header(title, paragraphs(facts, "facts"), bullets(left_out, "notes"))]
     for chapter in chapters:
         boxes = []
         for picture in chapter.pictures:
-            made, box = _animation(out, picture) if isinstance(picture, Animation) else _still(out, picture)
-            boxes.append(box)
+            made, inner = _animation(out, picture) if isinstance(picture, Animation) else _still(out, picture)
+            boxes.append(figure_box(inner, picture.caption, width=WIDTH * _PIXELS_PER_INCH, least=_LEAST))
             for path in made:
                 wrote(path)
         sections.append(section(chapter.heading, paragraphs(chapter.text), *boxes))
@@ -82,20 +79,18 @@ def write_gallery(
 
 
 def _still(out: Path, picture: Picture) -> tuple[list[Path], str]:
-    figure = picture.draw("light")
+    figure = picture.draw(theme="light")
     paths = [save(figure, out / f"{picture.name}.{ending}") for ending in ("png", "svg")]
-    svg = to_page_svg(
-        picture.draw("page"), picture.name.replace("_", "-"), title=picture.title, description=picture.description
-    )
-    width = figure.get_figwidth() * _PIXELS_AN_INCH
-    return paths, figure_box(svg, picture.caption, width=width, least=_LEAST)
+    title = " ".join(figure.get_suptitle().split())
+    name = picture.name.replace("_", "-")
+    return paths, to_page_svg(picture.draw(theme="page"), name, title=title, description=picture.description)
 
 
 def _animation(out: Path, animation: Animation) -> tuple[list[Path], str]:
     light, dark = to_gif(animation, "light"), to_gif(animation, "dark")
     path = out / f"{animation.name}.gif"
     write_bytes_atomic(path, light)
-    # Who wants less motion sees the last frame.
+    # Readers who ask their browser for reduced motion get the last frame.
     sources = "".join(
         f'<source media="{media}" srcset="{_data(content, kind)}">'
         for media, content, kind in (
@@ -104,11 +99,10 @@ def _animation(out: Path, animation: Animation) -> tuple[list[Path], str]:
             ("(prefers-color-scheme: dark)", dark, "gif"),
         )
     )
-    picture = (
+    return [path], (
         f'<picture>{sources}<img src="{_data(light, "gif")}" alt="{html.escape(animation.description)}" '
         'style="display:block;width:100%;height:auto"></picture>'
     )
-    return [path], figure_box(picture, animation.caption, width=9 * _PIXELS_AN_INCH, least=_LEAST)
 
 
 def _data(content: bytes, kind: str) -> str:

@@ -1,7 +1,9 @@
-"""Pictures of feature maps and of single filters' responses."""
+"""Feature maps of whole images, and the responses of single filters."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,23 +11,29 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convjax.analysis.plots.theme import Theme, ThemedFigure, drawable, styled
-from convjax.explain.pictures.colors import around_zero, diverging, from_zero, sequential
+from convjax.errors import UserError
+from convjax.explain import activations
+from convjax.explain.pictures.colors import around_zero, diverging, scale_of
+from convjax.explain.pictures.gallery import Chapter, Picture
 from convjax.explain.pictures.parts import (
     SMALL,
     WIDTH,
     bare,
-    colour_bar,
-    decimals,
+    color_bar,
     put_title,
     shape_text,
     show_image,
     show_sheet,
+    write_numbers,
 )
+from convjax.explain.pictures.subject import Subject
 from convjax.nn.geometry import Layer
 
 _COLUMNS = 16
 _MOST_CHANNELS = 128
 _MOST_BARS = 20
+_MOST_NUMBERED = 36
+_RESPONSES = 4
 
 
 @styled
@@ -43,7 +51,7 @@ def feature_sheet(
     Args:
       image: `[height, width, channels]`.
       maps: each layer's output, `[rows, columns, channels]` or `[units]`.
-      layers: of the network.
+      layers: the network's.
       names: of the classes.
       title: of the figure.
       theme: see `convjax.analysis.plots.theme`.
@@ -51,40 +59,28 @@ def feature_sheet(
     shown = [layer for layer in layers if layer.kind not in ("Flatten", "Dropout") and layer.name in maps]
     heights = [1.5, *(_height(layer, layer is shown[-1]) for layer in shown)]
     figure = ThemedFigure(WIDTH, sum(heights) + 0.42 * len(heights) + 0.5, theme)
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    axes = figure.add_subplot(grid[0])
-    show_image(axes, image)
-    axes.set_title(f"the image: {shape_text(image.shape)}")
-    axes.set_anchor("W")
-    for place, layer in enumerate(shown, start=1):
-        axes = figure.add_subplot(grid[place])
+    top, *places = figure.subplots(len(heights), 1, height_ratios=heights)
+    show_image(top, image)
+    top.set_title(f"the image: {shape_text(image.shape)}")
+    top.set_anchor("W")
+    for axes, layer in zip(places, shown, strict=True):
         values = maps[layer.name]
-        what = f"{layer.name} ({layer.kind}{_activation(layer)}): {shape_text(layer.output_shape)}"
+        activation = layer.activation if layer.parameters and layer.activation not in ("linear", "softmax") else ""
+        kind = f"{layer.kind}, {activation}" if activation else layer.kind
+        what = f"{layer.name} ({kind}): {shape_text(layer.output_shape)}"
         if layer is shown[-1] and len(values) <= _MOST_BARS:
-            _logit_bars(figure, axes, values, names, theme)
+            _logit_bars(axes, values, names, theme)
             axes.set_title(f"{what}, before the {layer.activation}")
             continue
-        tiles = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None, None, :]
-        if len(tiles) > _MOST_CHANNELS:
-            what += f"; the first {_MOST_CHANNELS} channels"
-            tiles = tiles[:_MOST_CHANNELS]
-        signed = tiles.min(initial=0.0) < 0
-        norm, colours = (around_zero(tiles), diverging()) if signed else (from_zero(tiles), sequential())
-        drawn = show_sheet(axes, tiles, min(_COLUMNS, len(tiles)), norm=norm, colours=colours)
-        if values.ndim == 1:
-            _number_units(axes, len(values))
-            axes.set_aspect("auto")
-        axes.set_anchor("W")
-        axes.set_title(what)
-        axes.set_ylabel("channel" if values.ndim == 3 else "", fontsize=SMALL)
-        axes.set_xlabel("unit" if values.ndim == 1 else "", fontsize=SMALL)
-        colour_bar(figure, drawn, axes, "output", shrink=0.9)
+        more = f"; the first {_MOST_CHANNELS} channels" * (values.ndim == 3 and values.shape[-1] > _MOST_CHANNELS)
+        axes.set_title(what + more)
+        _draw_output(figure, axes, values)
     put_title(figure, title)
     return figure
 
 
 def _height(layer: Layer, last: bool) -> float:
-    """Inches of a layer's sheet."""
+    """Height of a layer's row in inches."""
     if len(layer.output_shape) == 1:
         return 0.9 if last else 0.3
     height, width, channels = layer.output_shape
@@ -93,19 +89,25 @@ def _height(layer: Layer, last: bool) -> float:
     return min(0.9 * WIDTH * rows / columns, 1.2 * rows) * min(max(height / width, 0.3), 3.0)
 
 
-def _activation(layer: Layer) -> str:
-    return f", {layer.activation}" if layer.parameters and layer.activation not in ("linear", "softmax") else ""
+def _draw_output(figure: Figure, axes: Axes, values: NDArray[np.float32]) -> None:
+    if values.ndim == 3:
+        tiles = np.moveaxis(values, -1, 0)[:_MOST_CHANNELS]
+        drawn = show_sheet(axes, tiles, min(_COLUMNS, len(tiles)), scale_of(tiles))
+        axes.set_ylabel("channel", fontsize=SMALL)
+    else:
+        drawn = show_sheet(axes, values[None, None, :], 1, scale_of(values))
+        step = max(1, len(values) // 8)
+        axes.set_xticks(range(0, len(values), step), [str(unit) for unit in range(0, len(values), step)])
+        axes.set_xlabel("unit", fontsize=SMALL)
+        axes.set_aspect("auto")
+    axes.set_anchor("W")
+    color_bar(figure, drawn, axes, "output", shrink=0.9)
 
 
-def _number_units(axes: Axes, units: int) -> None:
-    step = max(1, units // 8)
-    axes.set_xticks(range(0, units, step), [str(unit) for unit in range(0, units, step)])
-
-
-def _logit_bars(figure: Figure, axes: Axes, logits: NDArray[np.float32], names: Sequence[str], theme: Theme) -> None:
+def _logit_bars(axes: Axes, logits: NDArray[np.float32], names: Sequence[str], theme: Theme) -> None:
     best = int(np.argmax(logits))
-    colours = [theme.series[0] if index == best else theme.muted for index in range(len(logits))]
-    axes.bar(range(len(logits)), logits, color=colours, width=0.7)
+    colors = [theme.series[0] if index == best else theme.muted for index in range(len(logits))]
+    axes.bar(range(len(logits)), logits, color=colors, width=0.7)
     axes.axhline(0, color=theme.muted, linewidth=0.8)
     labels = [drawable(str(name))[:12] for name in names] if len(names) == len(logits) else range(len(logits))
     axes.set_xticks(range(len(logits)), labels)
@@ -115,71 +117,61 @@ def _logit_bars(figure: Figure, axes: Axes, logits: NDArray[np.float32], names: 
     axes.set_xlabel("class", fontsize=SMALL)
 
 
+@dataclass(frozen=True)
+class Response:
+    """One filter of a convolution at work on an image.
+
+    Attributes:
+      channel: the filter's index.
+      kernel: its weights, averaged over input channels, `[height, width]`.
+      response: its output before the activation, `[rows, columns]`.
+      output: its output, `[rows, columns]`.
+    """
+
+    channel: int
+    kernel: NDArray[np.float32]
+    response: NDArray[np.float32]
+    output: NDArray[np.float32]
+
+
 @styled
 def response_plot(
-    image: NDArray[np.uint8],
-    kernels: NDArray[np.float32],
-    responses: NDArray[np.float32],
-    outputs: NDArray[np.float32],
-    channels: Sequence[int],
-    layer: Layer,
-    title: str,
-    *,
-    theme: Theme,
+    image: NDArray[np.uint8], found: Sequence[Response], activation: str, title: str, *, theme: Theme
 ) -> Figure:
-    """Single filters of the first convolution: image, filter, response over the image, and what the activation leaves.
-
-    Args:
-      image: `[height, width, channels]`.
-      kernels: `[shown, height, width]`, a mean over input channels where there are several.
-      responses: before the activation, `[rows, columns, shown]`.
-      outputs: after it.
-      channels: which channels of the layer these are.
-      layer: the convolution.
-      title: of the figure.
-      theme: see `convjax.analysis.plots.theme`.
-    """
-    count = len(channels)
+    """A row for each filter of the first convolution: image, kernel, response map, output."""
     tall = max(1.0, image.shape[0] / image.shape[1])
-    figure = ThemedFigure(WIDTH, count * 1.9 * tall + 1.5, theme)
-    grid = figure.subplots(count, 4, squeeze=False)
-    weights, signed, positive = around_zero(kernels), around_zero(responses), from_zero(outputs)
-    same = layer.activation == "linear"
-    for row, channel in enumerate(channels):
-        picture, kernel, response, output = grid[row]
-        show_image(picture, image)
-        picture.set_ylabel(f"channel {channel}")
-        drawn_kernel = kernel.imshow(kernels[row], cmap=diverging(), norm=weights, interpolation="none")
-        bare(kernel)
-        _write_numbers(kernel, kernels[row], weights.vmax or 1.0)
-        drawn_response = response.imshow(responses[..., row], cmap=diverging(), norm=signed, interpolation="none")
-        drawn_output = output.imshow(
-            outputs[..., row],
-            cmap=diverging() if outputs.min() < 0 else sequential(),
-            norm=around_zero(outputs) if outputs.min() < 0 else positive,
-            interpolation="none",
-        )
-        for axes, size in ((picture, image.shape), (response, responses.shape), (output, outputs.shape)):
-            _label_pixels(axes, size, last=row == count - 1, first=axes is picture)
+    figure = ThemedFigure(WIDTH, len(found) * 1.9 * tall + 1.5, theme)
+    grid = figure.subplots(len(found), 4, squeeze=False)
+    weights = around_zero(np.stack([row.kernel for row in found]))
+    signed = around_zero(np.stack([row.response for row in found]))
+    norm, colors = scale_of(np.stack([row.output for row in found]))
+    for row, axes in zip(found, grid, strict=True):
+        show_image(axes[0], image)
+        axes[0].set_ylabel(f"channel {row.channel}")
+        kernel = axes[1].imshow(row.kernel, cmap=diverging(), norm=weights, interpolation="none")
+        bare(axes[1])
+        if row.kernel.size <= _MOST_NUMBERED:
+            write_numbers(axes[1], kernel, row.kernel)
+        response = axes[2].imshow(row.response, cmap=diverging(), norm=signed, interpolation="none")
+        output = axes[3].imshow(row.output, cmap=colors, norm=norm, interpolation="none")
+        for place, size in ((axes[0], image.shape), (axes[2], row.response.shape), (axes[3], row.output.shape)):
+            _label_pixels(place, size, first=place is axes[0], last=row is found[-1])
     heads = (
         f"image, {shape_text(image.shape[:2])}",
-        f"filter, {shape_text(kernels.shape[1:])}",
-        f"response, {shape_text(responses.shape[:2])}",
-        "output" if same else f"output: {layer.activation}(response)",
+        f"kernel, {shape_text(found[0].kernel.shape)}",
+        f"response, {shape_text(found[0].response.shape)}",
+        "output" if activation == "linear" else f"output: {activation}(response)",
     )
     for axes, head in zip(grid[0], heads, strict=True):
         axes.set_title(head, loc="center")
-    for drawn, column, label in (
-        (drawn_kernel, 1, "weight"),
-        (drawn_response, 2, "correlation + bias"),
-        (drawn_output, 3, "output"),
-    ):
-        colour_bar(figure, drawn, list(grid[:, column]), label, horizontal=True, pad=0.02, fraction=0.05)
+    labels = ("weight", "correlation + bias", "output")
+    for column, (drawn, label) in enumerate(zip((kernel, response, output), labels, strict=True), 1):
+        color_bar(figure, drawn, list(grid[:, column]), label, location="bottom", pad=0.02, fraction=0.05)
     put_title(figure, title)
     return figure
 
 
-def _label_pixels(axes: Axes, size: Sequence[int], *, last: bool, first: bool) -> None:
+def _label_pixels(axes: Axes, size: Sequence[int], *, first: bool, last: bool) -> None:
     rows, columns = size[0] - 1, size[1] - 1
     axes.set_xticks([0, columns], ["0", str(columns)] if last else [])
     axes.set_yticks([0, rows], ["0", str(rows)])
@@ -192,10 +184,45 @@ def _label_pixels(axes: Axes, size: Sequence[int], *, last: bool, first: bool) -
         axes.set_ylabel("row", fontsize=SMALL, labelpad=-6)
 
 
-def _write_numbers(axes: Axes, values: NDArray[np.float32], largest: float) -> None:
-    if values.size > 36:
-        return
-    for (row, column), value in np.ndenumerate(values):
-        # The scale is dark at both ends.
-        colour = "#ffffff" if abs(value) > 0.55 * largest else "#000000"
-        axes.text(column, row, decimals(value), ha="center", va="center", color=colour, fontsize=SMALL)
+def feature_maps(subject: Subject) -> Chapter:
+    """Every layer's output for the chosen images, and the responses of single filters."""
+    layers = subject.layers
+    if not activations.map_layers(layers):
+        raise UserError("a dense network has no feature maps: its first layer already mixes all pixels")
+    images = subject.images[list(subject.chosen)]
+    found = activations.feature_maps(layers, subject.params, images)
+    pictures = []
+    for place, index in enumerate(subject.chosen):
+        label = f"test image {index}, class {subject.name(subject.labels[index])}"
+        maps = {name: values[place] for name, values in found.items()}
+        title = f"Feature maps of {label}"
+        pictures.append(
+            Picture(
+                f"feature_maps-{index}",
+                f"Outputs of {len(layers)} layers as grids of small images, one per channel.",
+                "Each small image is one channel. Each layer has its own color scale.",
+                functools.partial(feature_sheet, images[place], maps, layers, subject.class_names, title),
+            )
+        )
+        if layers[0].kind == "Conv2D":
+            pictures.append(_responses(subject, index, maps[layers[0].name], label))
+    text = (
+        "What the network makes of an image, layer by layer: more channels, fewer positions, from strokes to parts. A "
+        "channel of a convolution's output is the chapter's response map after the activation: it shows where in the "
+        "input the filter's pattern occurs, and how strongly."
+    )
+    return Chapter("Feature maps", text, pictures)
+
+
+def _responses(subject: Subject, index: int, outputs: NDArray[np.float32], label: str) -> Picture:
+    first, image = subject.layers[0], subject.images[index]
+    responses = activations.responses(subject.layers, subject.params, image[None], first.name)[0]
+    kernels = np.asarray(subject.params[first.name]["kernel"]).mean(2)
+    channels = activations.distinct_channels(outputs, _RESPONSES)
+    found = [Response(each, kernels[..., each], responses[..., each], outputs[..., each]) for each in channels]
+    return Picture(
+        f"responses-{index}",
+        f"Image, kernel, response and output of channels {', '.join(map(str, channels))} of {first.name}.",
+        "Channels that respond to this image and differ most from one another.",
+        functools.partial(response_plot, image, found, first.activation, f"Response maps of {first.name}: {label}"),
+    )

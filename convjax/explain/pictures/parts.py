@@ -1,4 +1,4 @@
-"""What pictures have in common: sheets of tiles, images, colour bars, titles."""
+"""What the pictures share: titles, images, sheets of tiles, color bars, numbers."""
 
 import math
 import textwrap
@@ -14,37 +14,36 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from convjax.analysis.plots.theme import FONT_SIZE, ThemedFigure, drawable
+from convjax.analysis.plots.theme import FONT_SIZE, drawable
+from convjax.explain.pictures.colors import ink_on
 from convjax.nn.geometry import Shape
 
 WIDTH = 9.0
-"""Of a picture, in inches."""
+"""Width of every picture, in inches."""
 
 SMALL = FONT_SIZE - 1.5
-_TIMES = "\N{MULTIPLICATION SIGN}"
-_LETTERS_AN_INCH = 11
+TIMES = "\N{MULTIPLICATION SIGN}"
+_LETTERS_PER_INCH = 11
 
 
 def shape_text(shape: Shape) -> str:
-    """`26x26x32` with signs of multiplication."""
-    return _TIMES.join(f"{size:,}" for size in shape)
+    """A shape with multiplication signs: `26x26x32`."""
+    return TIMES.join(f"{size:,}" for size in shape)
 
 
 def put_title(figure: Figure, title: str, detail: str = "") -> None:
-    """A bold title at the top left, wrapped to the figure, and below it a line of detail in its last lines."""
-    letters = int(_LETTERS_AN_INCH * figure.get_figwidth())
+    """A bold title at the top left, then `detail` on its own lines; both are wrapped to the figure's width."""
+    letters = int(_LETTERS_PER_INCH * figure.get_figwidth())
     lines = textwrap.wrap(drawable(title), letters)
     lines += textwrap.wrap(drawable(detail), int(letters * 1.02)) if detail else []
-    # Also outside of a theme's settings: a film changes its title from frame to frame.
-    ink = figure.theme.ink if isinstance(figure, ThemedFigure) else None
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT_SIZE + 1.5, fontweight="bold", color=ink)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT_SIZE + 1.5, fontweight="bold")
 
 
 def mosaic(tiles: NDArray[Any], columns: int, gap: int = 1) -> NDArray[np.float64]:
-    """Tiles `[tiles, height, width]` or `[tiles, height, width, 3]` side by side in rows of `columns`; NaN between."""
-    count, height, width, *colours = tiles.shape
+    """Tiles `[tiles, height, width]` or `[tiles, height, width, 3]` side by side, `columns` a row; NaN between them."""
+    count, height, width, *colors = tiles.shape
     rows = math.ceil(count / columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *colours), np.nan)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *colors), np.nan)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         top, left = row * (height + gap), column * (width + gap)
@@ -56,15 +55,13 @@ def show_sheet(
     axes: Axes,
     tiles: NDArray[Any],
     columns: int,
-    *,
-    norm: Normalize,
-    colours: Colormap,
+    scale: tuple[Normalize, Colormap],
     names: Sequence[str] | None = None,
 ) -> AxesImage:
-    """A mosaic with the number of each row's first tile at its left, and of each column's at its top.
+    """Draws a mosaic of tiles; those with three channels are RGB, 0..1.
 
-    `names` stand over each tile of a single row, or are None. Tiles of three channels are drawn as the colours they
-    are, 0..1.
+    With `names`, each tile has its name below it. Otherwise rows are labeled with the index of their first tile, and
+    columns with their number.
     """
     height, width = tiles.shape[1:3]
     gap = max(1, round(max(height, width) / 9))
@@ -72,36 +69,50 @@ def show_sheet(
     if sheet.ndim == 3:
         empty = np.isnan(sheet[..., :1])
         sheet = np.concatenate([np.nan_to_num(sheet), 1.0 - empty], axis=-1)
-    drawn = axes.imshow(sheet, cmap=colours, norm=norm, interpolation="none")
+    norm, colors = scale
+    drawn = axes.imshow(sheet, cmap=colors, norm=norm, interpolation="none")
     axes.set_anchor("N")
     bare(axes)
     rows = math.ceil(len(tiles) / columns)
+    middles = [column * (width + gap) + (width - 1) / 2 for column in range(min(columns, len(tiles)))]
+    if names:
+        for index, name in enumerate(names):
+            row, column = divmod(index, columns)
+            bottom = row * (height + gap) + height + gap * 0.1
+            axes.text(middles[column], bottom, drawable(name)[:18], ha="center", va="top", fontsize=SMALL)
+        axes.set_ylim(rows * (height + gap), -0.5)
+        return drawn
     if rows > 1:
-        axes.set_yticks(
-            [row * (height + gap) + (height - 1) / 2 for row in range(rows)],
-            [str(row * columns) for row in range(rows)],
-        )
-    places = [column * (width + gap) + (width - 1) / 2 for column in range(min(columns, len(tiles)))]
-    axes.set_xticks(places, names or [str(column) for column in range(len(places))])
+        places = [row * (height + gap) + (height - 1) / 2 for row in range(rows)]
+        axes.set_yticks(places, [str(row * columns) for row in range(rows)])
+    axes.set_xticks(middles, [str(column) for column in range(len(middles))])
     axes.tick_params(length=0, labelsize=SMALL, pad=2)
     return drawn
 
 
-def show_image(axes: Axes, image: NDArray[np.uint8], **more: Any) -> AxesImage:
-    """An image `[height, width, channels]`: RGB as it is, anything else grey, 0 black to 255 white."""
+def show_image(axes: Axes, image: NDArray[np.uint8]) -> AxesImage:
+    """Draws an image `[height, width, channels]`: RGB in color, anything else in gray, 0 black to 255 white."""
     bare(axes)
     if image.shape[-1] == 3:
-        return axes.imshow(image, interpolation="none", **more)
-    return axes.imshow(grey(image), cmap="gray", vmin=0, vmax=255, interpolation="none", **more)
+        return axes.imshow(image, interpolation="none")
+    return axes.imshow(gray(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
 
 
-def grey(image: NDArray[Any]) -> NDArray[np.float64]:
+def gray(image: NDArray[Any]) -> NDArray[np.float64]:
     """The mean over channels, `[height, width]`."""
     return np.asarray(image, np.float64).mean(axis=-1)
 
 
+def write_numbers(axes: Axes, drawn: AxesImage, values: NDArray[np.floating], spec: str = ".2f") -> None:
+    """Writes each value onto its pixel of the image `drawn`; NaN leaves a pixel empty."""
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = ink_on(drawn.to_rgba(value))
+            axes.text(column, row, decimals(value, spec), ha="center", va="center", color=color, fontsize=SMALL)
+
+
 def bare(axes: Axes) -> None:
-    """No ticks, grid or frame."""
+    """Removes ticks, grid and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -109,33 +120,22 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def colour_bar(
-    figure: Figure,
-    drawn: ScalarMappable,
-    axes: Axes | Sequence[Axes],
-    label: str,
-    *,
-    horizontal: bool = False,
-    **more: Any,
-) -> None:
-    """The scale of a picture's colours beside it, with its ends, and zero where it lies between them."""
-    place = {
-        "location": "bottom" if horizontal else "right",
-        "shrink": 0.8,
-        "pad": 0.01,
-        "fraction": 0.04,
-        "aspect": 30,
-        # A colour bar would else move the drawings beside it within their places.
-        "panchor": False,
-    }
-    _finish(figure.colorbar(drawn, ax=axes, **(place | more)), label)
+def color_bar(figure: Figure, drawn: ScalarMappable, axes: Axes | Sequence[Axes], label: str, **place: Any) -> None:
+    """A color bar beside the axes, labeled at its ends, and at zero if that lies between them."""
+    # With an anchor the bar would move the drawing within its place.
+    place = {"shrink": 0.8, "pad": 0.01, "fraction": 0.04, "aspect": 30, "panchor": False} | place
+    _finish(figure.colorbar(drawn, ax=axes, **place), label)
 
 
-def scale_bar(
-    figure: Figure, drawn: ScalarMappable, place: Axes, label: str = "", words: Sequence[str] | None = None
-) -> None:
-    """The same, lying in a place of its own; `words` may stand for the numbers of its ends, or of ends and middle."""
-    _finish(figure.colorbar(drawn, cax=place, orientation="horizontal"), label, words)
+def scale_bar(figure: Figure, drawn: ScalarMappable, place: Axes, words: Sequence[str] | None = None) -> None:
+    """A horizontal color bar that fills the axes `place`; `words` replace the numbers at its ticks."""
+    bar = figure.colorbar(drawn, cax=place, orientation="horizontal")
+    _finish(bar, "", words)
+    if words:
+        # Words at the ends stay within the bar: constrained layout would move its neighbors to make room for them.
+        first, *_, last = bar.ax.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
 
 
 def _finish(bar: Colorbar, label: str, words: Sequence[str] | None = None) -> None:
@@ -147,19 +147,14 @@ def _finish(bar: Colorbar, label: str, words: Sequence[str] | None = None) -> No
     bar.ax.grid(visible=False)
     bar.ax.tick_params(length=0, labelsize=SMALL)
     bar.set_label(label, fontsize=SMALL)
-    if words:
-        # Words at the ends stay within the bar: what stands out would push its neighbours away.
-        first, *_, last = bar.ax.get_xticklabels()
-        first.set_horizontalalignment("left")
-        last.set_horizontalalignment("right")
 
 
-def decimals(value: float) -> str:
-    """Two decimals, with a true minus sign."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+def decimals(value: float, spec: str = ".2f") -> str:
+    """A number with fixed decimals and a true minus sign; never `-0.00`."""
+    return f"{value:z{spec}}".replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: float) -> str:
-    """Two or three digits, with a true minus sign."""
+    """A number with two or three digits and a true minus sign."""
     text = f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
     return text.replace("-", "\N{MINUS SIGN}")

@@ -1,7 +1,6 @@
-"""What pictures are made of: a run's network at one of its checkpoints, and the test images it is looked at with."""
+"""What pictures are made of: a run's network at one of its checkpoints, and test images."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +24,18 @@ _NETWORKS = {"convnet": "a convnet", "dense": "a dense network", "local": "a loc
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at.
+    """A trained network and the images to look at.
 
     Attributes:
       path: the run's folder.
       config, task, params: the network.
       step: optimizer steps at its checkpoint.
-      images, labels: of the test set, uint8 `[examples, height, width, channels]` and `[examples]`.
-      class_names: of the classes.
+      images, labels: the test set, uint8 `[examples, height, width, channels]` and `[examples]`.
+      class_names: one per label.
       chosen: indices of the test images to look at.
-      layer: name of the layer for Grad-CAM; empty for the last with feature maps.
-      lines: of metrics.jsonl.
-      examples: training images of an epoch.
+      layer: name of the layer for Grad-CAM; empty for the last convolution.
+      lines: the lines of metrics.jsonl.
+      examples: number of training images.
     """
 
     path: Path
@@ -54,32 +53,32 @@ class Subject:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Of the network."""
+        """The network's layers."""
         return self.task.layers
 
     @functools.cached_property
     def logits(self) -> NDArray[np.float32]:
-        """Of every test image, `[examples, classes]`."""
+        """The logits of every test image, `[examples, classes]`."""
         return np.asarray(predict(self.params, self.images, task=self.task))
 
     @property
     def epoch(self) -> float:
-        """Passes over the training images."""
+        """How many passes over the training images the checkpoint comes after."""
         return self.step / steps_per_epoch(self.examples, self.config.batch_size)
 
     def name(self, index: int) -> str:
-        """Of a class, cut where it is long."""
+        """The name of a class, shortened if it is long."""
         name = str(self.class_names[index])
         return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
     @property
     def title(self) -> str:
-        """Of the page."""
+        """Title of the page."""
         return f"What {_NETWORKS.get(self.config.model, 'a network')} sees: {self.config.dataset}"
 
     @property
     def facts(self) -> str:
-        """About the network, a sentence."""
+        """A line about the network."""
         accuracy = float(np.mean(np.argmax(self.logits, axis=-1) == self.labels))
         return (
             f"{total_parameters(self.layers):,} parameters; seed {self.config.seed}; step {self.step:,} (epoch "
@@ -92,23 +91,23 @@ def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str
     """Reads a run's folder and its test images.
 
     Args:
-      path: the folder.
-      step: of the checkpoint; None for the newest.
+      path: the run's folder.
+      step: step of the checkpoint; None for the newest.
       chosen: indices of test images.
       layer: see `Subject`.
       data_dir: see `convjax.data.load`.
 
     Raises:
-      UserError: the folder is no run, has no such checkpoint, image or layer, or the data is not what it had.
+      UserError: the folder is not a run, it lacks the checkpoint, image or layer, or the data has changed since.
     """
     config, task, params = load_params(path, step)
     run = Run(path)
-    data = json.loads((path / "config.json").read_text())["data"]
+    trained_on = run.config()["data"]
     dataset = dataset_of(config, data_dir)
-    if dataset.fingerprint != data["fingerprint"]:
+    if dataset.fingerprint != trained_on["fingerprint"]:
         raise UserError(
             f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {path} was trained on "
-            f"({data['fingerprint']}); give the --data_dir that the run had"
+            f"({trained_on['fingerprint']}); give the --data_dir of that run"
         )
     for index in chosen:
         if index >= len(dataset.test.labels):
@@ -127,5 +126,5 @@ def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str
         chosen=chosen,
         layer=layer,
         lines=run.metrics(),
-        examples=data["train_examples"],
+        examples=trained_on["train_examples"],
     )

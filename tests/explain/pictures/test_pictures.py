@@ -1,5 +1,6 @@
-"""Colour scales, sheets, sliding windows, animations and the page: what is in them, not how they look."""
+"""Color scales, sheets, sliding windows, animations and the page: what is in them, not how they look."""
 
+import functools
 import io
 import re
 
@@ -10,24 +11,25 @@ from PIL import Image
 
 from convjax.analysis.plots.theme import DARK
 from convjax.config import RunConfig
-from convjax.explain.pictures import architecture, maps, training, why, windows
-from convjax.explain.pictures import colors as colours
-from convjax.explain.pictures.animation import Animation, last_frame, to_gif
+from convjax.explain.pictures import architecture, colors, maps, training, why, windows
+from convjax.explain.pictures.animation import Animation, evenly, last_frame, to_gif
 from convjax.explain.pictures.gallery import Chapter, Picture, write_gallery
-from convjax.explain.pictures.parts import mosaic, number
+from convjax.explain.pictures.parts import decimals, mosaic, number
 from convjax.explain.sliding import slide_kernel
 from convjax.nn.geometry import plan
 
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+
 
 def lightness(rgb):
-    """CIE L* of sRGB colours `[..., 3]`, from their luminance (IEC 61966-2-1)."""
+    """CIE L* of sRGB colors `[..., 3]`, from their luminance (IEC 61966-2-1)."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ np.array([0.2126729, 0.7151522, 0.0721750])
     return np.where(luminance > (6 / 29) ** 3, 116 * np.cbrt(luminance) - 16, luminance * (29 / 3) ** 3)
 
 
 def test_the_signed_scale_is_even_and_symmetric_in_lightness():
-    rgb = colours.diverging()(np.arange(257))[:, :3]
+    rgb = colors.diverging()(np.arange(257))[:, :3]
     light = lightness(rgb)
     steps = np.diff(light)
     np.testing.assert_allclose(light, light[::-1], atol=0.6)
@@ -35,17 +37,17 @@ def test_the_signed_scale_is_even_and_symmetric_in_lightness():
     assert steps[:128].min() > 0
     assert steps[128:].max() < 0
     assert light[128] > 95
-    # The sign is told by blue against yellow, which colour-blind people see.
+    # Blue against yellow tells the sign, which color-blind people see.
     assert (rgb[:100, 2] - rgb[:100, 0] > 0.05).all()
     assert (rgb[-100:, 0] - rgb[-100:, 2] > 0.05).all()
 
 
 def test_scales_span_their_values():
-    norm = colours.around_zero(np.array([-1.0, 3.0, np.nan]))
+    norm = colors.around_zero(np.array([-1.0, 3.0, np.nan]))
     assert (norm.vmin, norm.vmax) == (-3.0, 3.0)
-    norm = colours.from_zero(np.array([0.5, 2.0]))
+    norm = colors.from_zero(np.array([0.5, 2.0]))
     assert (norm.vmin, norm.vmax) == (0.0, 2.0)
-    norm = colours.from_zero(np.zeros(3))
+    norm = colors.from_zero(np.zeros(3))
     assert norm.vmax > norm.vmin
 
 
@@ -61,25 +63,26 @@ def test_a_mosaic_has_every_tile_in_its_place():
 
 
 def test_numbers_have_a_true_minus_sign():
-    assert [number(value) for value in (-0.123, 0.0, 1234.5)] == ["\N{MINUS SIGN}0.12", "0", "1,234"]
+    assert [number(value) for value in (-0.123, 0.0, 1234.5)] == [f"{MINUS}0.12", "0", "1,234"]
+    assert [decimals(value) for value in (-0.123, -0.001)] == [f"{MINUS}0.12", "0.00"]
 
 
-def test_a_window_strip_shows_patch_products_and_value():
+def texts_of(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_a_window_film_shows_patch_products_and_value():
     image, kernel = np.round(np.random.default_rng(0).random((5, 5)), 1), np.array([[1.0, 0.5], [0.0, -0.25]])
     sliding = slide_kernel(image, kernel)
-    figure = windows.window_strip(sliding, "A title")
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    value = sliding.output[-1, -1]
-    assert any(text.endswith(f"= {value:.2f}".replace("-", "\N{MINUS SIGN}")) for text in texts)
-    assert f"{image[0, 0]:.1f}\N{MULTIPLICATION SIGN}1.00 + {image[0, 1]:.1f}\N{MULTIPLICATION SIGN}0.50" in "".join(
-        texts
-    )
-    assert figure.get_suptitle() == "A title"
     frames = list(windows.window_frames(sliding, "Film", theme="dark"))
     assert len(frames) == 16
+    assert f"{image[0, 0]:.1f}{TIMES}1.00 + {image[0, 1]:.1f}{TIMES}0.50" in "".join(texts_of(frames[0]))
+    value = f"{sliding.output[-1, -1]:.2f}".replace("-", MINUS)
+    assert any(text.endswith(f"= {value}") for text in texts_of(frames[-1]))
     assert frames[-1].get_suptitle() == "Film: step 16 of 16"
     assert frames[-1]._suptitle.get_color() == DARK.ink
     assert len(list(windows.window_frames(sliding, "Film", 5, theme="light"))) == 5
+    assert evenly(16, 5) == [0, 4, 8, 11, 15]
 
 
 def test_the_crop_is_the_most_varied_piece():
@@ -88,17 +91,16 @@ def test_the_crop_is_the_most_varied_piece():
     piece = windows.crop(image, 4)
     assert piece.shape == (4, 4)
     assert piece.std() == pytest.approx(0.5)
-    edge = np.array([[-1.0], [1.0]])  # answers at the upper and the lower edge of the bar
+    edge = np.array([[-1.0], [1.0]])  # responds to the upper and the lower edge of the bar
     assert windows.crop(image, 4, edge).any(axis=1).tolist() == [False, True, True, False]
 
 
 def test_diagrams_name_every_layer_with_its_shape():
     layers = plan(RunConfig(dropout="0.5", stride="1-2-1", padding="same"), (28, 28, 1), 10)
-    figure = architecture.layer_diagram(layers, "Layers")
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    texts = texts_of(architecture.layer_diagram(layers, "Layers"))
     for layer in layers:
         assert any(text.startswith(layer.name) for text in texts)
-        assert "\N{MULTIPLICATION SIGN}".join(f"{size:,}" for size in layer.output_shape) in texts
+        assert TIMES.join(f"{size:,}" for size in layer.output_shape) in texts
         if layer.parameters:
             assert f"{layer.parameters:,}" in texts
     scale = architecture.scale_drawing(layers, "Scale")
@@ -113,9 +115,7 @@ def test_sheets_take_rgb_dense_and_signed_layers():
     outputs = {layer.name: rng.normal(size=layer.output_shape) for layer in layers}
     figure = maps.feature_sheet(image, outputs, layers, ["cat", "dog"], "Maps")
     titles = [axes.get_title("left") for axes in figure.axes]
-    assert any(
-        "conv2d_1 (Conv2D, tanh): 6\N{MULTIPLICATION SIGN}8\N{MULTIPLICATION SIGN}3" in title for title in titles
-    )
+    assert any(f"conv2d_1 (Conv2D, tanh): 6{TIMES}8{TIMES}3" in title for title in titles)
     ticks = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
     assert {"cat", "dog"} <= set(ticks)
     signed = [axes for axes in figure.axes if axes.images and axes.images[0].get_cmap().name == "blue_orange"]
@@ -125,10 +125,9 @@ def test_sheets_take_rgb_dense_and_signed_layers():
 
 @pytest.mark.parametrize("cams", [{}, {"conv2d_1": np.ones((8, 8))}])
 def test_maps_of_a_class_have_their_ranges(cams):
-    rng = np.random.default_rng(0)
-    row = why.Explained(
-        rng.integers(0, 256, (8, 8, 1), dtype=np.uint8), "seven: 99 %\npredicted", *np.eye(8)[None].repeat(3, 0), cams
-    )
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    signed = dict.fromkeys(("gradient", "smooth", "occlusion"), np.eye(8))
+    row = why.Explained(image, "seven: 99 %\npredicted", signed | cams)
     figure = why.why_sheet([row, row], "Why", "a run")
     below = [axes.get_xlabel() for axes in figure.axes]
     assert below.count("\N{PLUS-MINUS SIGN}1") == 6
@@ -156,11 +155,10 @@ def test_inside_shows_each_layer_by_epoch():
 
 def moving(theme):
     for value in (0.2, 0.9):
-        figure = Figure(figsize=(2, 1), facecolor=(value, value, value))
-        yield figure
+        yield Figure(figsize=(2, 1), facecolor=(value, value, value))
 
 
-ANIMATION = Animation("moves", "Moves", "A square <grows>.", "It grows.", moving, 100)
+ANIMATION = Animation("moves", "A square <grows>.", "It grows.", moving, 100)
 
 
 def test_a_gif_has_every_frame_and_its_time():
@@ -168,26 +166,21 @@ def test_a_gif_has_every_frame_and_its_time():
     with Image.open(io.BytesIO(content)) as gif:
         assert gif.n_frames == 2
         assert gif.info["loop"] == 0
-        times, greys = [], []
+        times, grays = [], []
         for index in range(2):
             gif.seek(index)
             times.append(gif.info["duration"])
-            greys.append(np.asarray(gif.convert("L")).mean())
+            grays.append(np.asarray(gif.convert("L")).mean())
     assert times == [100, 400]
-    assert greys == pytest.approx([51, 229.5], abs=3)
+    assert grays == pytest.approx([51, 229.5], abs=3)
     with Image.open(io.BytesIO(last_frame(content))) as still:
-        assert np.asarray(still.convert("L")).mean() == pytest.approx(greys[1], abs=3)
+        assert np.asarray(still.convert("L")).mean() == pytest.approx(grays[1], abs=3)
 
 
 def test_the_page_holds_every_picture_and_loads_nothing(tmp_path):
     layers = plan(RunConfig(), (28, 28, 1), 10)
-    picture = Picture(
-        "layers",
-        "Layers",
-        "Boxes & arrows.",
-        "What is <where>.",
-        lambda theme: architecture.scale_drawing(layers, "T", theme=theme),
-    )
+    draw = functools.partial(architecture.scale_drawing, layers, "Layers")
+    picture = Picture("layers", "Boxes & arrows.", "What is <where>.", draw)
     wrote = []
     page = write_gallery(
         tmp_path, "A run", "Facts.", [Chapter("One", "Text.", [picture, ANIMATION])], ["no film"], wrote.append
@@ -197,6 +190,7 @@ def test_the_page_holds_every_picture_and_loads_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     text = page.read_text()
     assert text.count("<svg") == 1
+    assert ">Layers</title>" in text
     assert "var(--ink)" in text
     assert "What is &lt;where&gt;." in text
     assert "no film" in text

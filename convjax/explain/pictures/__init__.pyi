@@ -1,0 +1,15 @@
+from . import animation as animation
+from . import architecture as architecture
+from . import chapters as chapters
+from . import colors as colors
+from . import filters as filters
+from . import gallery as gallery
+from . import maps as maps
+from . import parts as parts
+from . import subject as subject
+from . import training as training
+from . import why as why
+from . import windows as windows
+from .chapters import CHAPTERS as CHAPTERS
+from .gallery import write_gallery as write_gallery
+from .subject import load_subject as load_subject
