@@ -72,7 +72,7 @@ def _measure(path: str) -> None:
         params = model.params
     dataset = data.load(config.dataset, _DATA_DIR.value, **settings)
     task = training.steps.Task.of(config, image_shape, num_classes, len(dataset.train.labels))
-    found = training.loop.evaluate(task, params, dataset.test)
+    found = training.evaluate(task, params, dataset.test)
     auc = "" if found.auc is None else f"test AUC: {found.auc:.4f}  "
     print(
         f"test accuracy: {found.accuracy:.2%}  test loss: {found.loss:.4f}  {auc}"

@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     """Prints the table."""
     config = config_from_flags()
     layers = plan(config, *data.image_info(config.dataset, **config.data_settings))
-    print(nn.summary.summary(layers, verbose=_VERBOSE.value))
+    print(nn.layer_table(layers, verbose=_VERBOSE.value))
 
 
 if __name__ == "__main__":

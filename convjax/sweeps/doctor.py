@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax
-
 from convjax import training
 from convjax.config import RunConfig
 from convjax.errors import UserError
@@ -115,7 +113,7 @@ def _damaged_checkpoints(run: Run) -> dict[str, str]:
         task = training.steps.Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
     except (UserError, KeyError, TypeError):
         return {}  # config.json does not describe the data; the run will tell when it goes on
-    like = jax.eval_shape(lambda: training.loop.initial_state(config, task))
+    like = training.checkpoint.shape_of(task)
     kept = training.checkpoint.Checkpoints(run.path, read_only=True)
     try:
         return {f"checkpoint {step}": reason for step, reason in kept.damage(like).items()}

@@ -14,8 +14,11 @@ from convjax.config import RunConfig
 from convjax.data import Dataset, Split
 from convjax.nn.conv import Block, chunk_size, conv_stack_batch_last, tiling
 from convjax.nn.geometry import output_size, plan, total_flops
-from convjax.training import backend, devices, loop
-from convjax.training.steps import Task, make_keys
+from convjax.training import backend, devices, feed, loop
+from convjax.training.evaluation import evaluate
+from convjax.training.hooks import EpochMetrics, Hooks
+from convjax.training.program import Program
+from convjax.training.steps import EpochData, Task, initial_state, make_keys
 
 environment = backend.environment
 profile = jax.profiler.trace
@@ -30,26 +33,27 @@ class Convjax:
         config = RunConfig(batch_size=data.batch_size, precision=precision, seed=data.seed)
         self.task = Task.of(config, data.images.shape[1:], CLASSES, len(data.labels))
         start = time.perf_counter()
-        self.programs = loop.Programs.compile(self.task, len(data.labels))
+        self.program = Program.compile(self.task)
         self.compile_seconds = time.perf_counter() - start
         self.keys = make_keys(data.seed)
-        self.state = loop.initial_state(config, self.task)
+        self.state = initial_state(config, self.task)
         self.arrays = jax.device_put((data.images, data.labels))
-        self.order = self.programs.order([self.keys], 0)
+        self.order = self.program.order([self.keys], 0)
         self.epochs = 0
 
     def steps(self, count: int) -> None:
-        self.state = self.programs.train(self.state, *self.arrays, self.order, 0, count, self.keys)
+        data = EpochData(*self.arrays, self.order)
+        self.state = self.program.train(self.state, data, np.int32(0), np.int32(count), self.keys)
         jax.block_until_ready(self.state)
 
     def epoch(self) -> None:
         self.epochs += 1
-        self.order = self.programs.order([self.keys], self.epochs)
-        self.steps(self.programs.steps)
+        self.order = self.program.order([self.keys], self.epochs)
+        self.steps(self.task.steps_per_epoch)
 
     def evaluate(self) -> float:
         split = Split(self.data.test_images, self.data.test_labels)
-        return loop.evaluate(self.task, self.state.params, split).accuracy
+        return evaluate(self.task, self.state.params, split).accuracy
 
 
 class Convolution:
@@ -95,22 +99,22 @@ def seeds_together(runs: int, dataset: Dataset, batch_size: int, rounds: int) ->
     task = Task.of(configs[0], dataset.image_shape, dataset.num_classes, examples)
     chosen = devices.choose("auto", runs=runs)
     start = time.perf_counter()
-    programs = loop.Programs.compile(task, examples, runs if runs > 1 else 0, devices=chosen)
+    program = Program.compile(task, replicas=runs if runs > 1 else 0, devices=chosen)
     compiled = time.perf_counter() - start
     all_keys = [make_keys(config.seed) for config in configs]
-    keys, order = programs.stack(all_keys), programs.order(all_keys, 0)
-    state = programs.stack([loop.initial_state(config, task) for config in configs])
-    arrays = chosen.put((dataset.train.images, dataset.train.labels), devices.EVERYWHERE)
+    keys, order = program.stack(all_keys), program.order(all_keys, 0)
+    state = program.stack([initial_state(config, task) for config in configs])
+    data = EpochData(*program.put((dataset.train.images, dataset.train.labels, order)))
 
     def train(stop: int, state: Any) -> Any:
-        bounds = programs.bounds([0] * runs), programs.bounds([stop] * runs)
-        return jax.block_until_ready(programs.train(state, *arrays, order, *bounds, keys))
+        bounds = chosen.put(np.int32(0)), chosen.put(np.int32(stop))
+        return jax.block_until_ready(program.train(state, data, *bounds, keys))
 
-    state = train(min(20, programs.steps), state)
+    state = train(min(20, task.steps_per_epoch), state)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
-        state = train(programs.steps, state)
+        state = train(task.steps_per_epoch, state)
         seconds.append(time.perf_counter() - start)
     return compiled, seconds
 
@@ -118,13 +122,20 @@ def seeds_together(runs: int, dataset: Dataset, batch_size: int, rounds: int) ->
 def epoch_seconds(config: RunConfig, dataset: Dataset, *, streaming: bool) -> float:
     """Seconds of the only epoch of a run."""
     backend.enable_compilation_cache()
-    seconds = []
+    task = Task.of(config, dataset.image_shape, dataset.num_classes, len(dataset.train.labels))
+    chunk = feed.chunk_steps(dataset.train, config.batch_size) if streaming else 0
+    hooks = _Seconds()
+    loop.fit(Program.compile(task, chunk_steps=chunk), [initial_state(config, task)], [config.seed], dataset, hooks)
+    return hooks.seconds
 
-    def note(index: int, metrics: loop.EpochMetrics, state: Any) -> None:
-        seconds.append(metrics.seconds)
 
-    loop.fit([config], dataset, streaming=streaming, on_epoch=note)
-    return seconds[0]
+class _Seconds(Hooks):
+    """Notes how long the last epoch took."""
+
+    seconds = 0.0
+
+    def on_epoch(self, index: int, metrics: EpochMetrics, state: Any) -> None:
+        self.seconds = metrics.seconds
 
 
 def step_flops(batch_size: int) -> int:

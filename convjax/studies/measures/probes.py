@@ -21,8 +21,7 @@ from scipy.optimize import minimize
 from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import run_layers
 from convjax.sweeps.measurements import Trained
-from convjax.training.steps import initial_state
-from convjax.training.steps import scale_images
+from convjax.training.steps import initial_state, scale_images
 
 TRAIN_IMAGES = 3000
 """Training images per probe; 10,000 give the same ranking of the layers and cost three times as much."""

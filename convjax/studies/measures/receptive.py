@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from convjax.nn.geometry import Layer
 from convjax.nn.layerwise import run_layers
 from convjax.sweeps.measurements import Trained
-from convjax.training.steps import initial_state
-from convjax.training.steps import scale_images
+from convjax.training.steps import initial_state, scale_images
 
 IMAGES = 500
 """Test images per measurement."""

@@ -6,8 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from convjax.config import RunConfig
 from convjax.studies.measures.probes import fit_probe, layer_features, probe_accuracy
-from convjax.training.steps import initial_state
-from convjax.training.steps import Task, predict
+from convjax.training.steps import Task, initial_state, predict
 
 RNG = np.random.default_rng(0)
 
