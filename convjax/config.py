@@ -60,62 +60,41 @@ class RunConfig:
       UserError: a field has an impossible value.
     """
 
+    # fmt: off
     dataset: str = setting(
-        "mnist",
-        "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), cats_vs_dogs, cats_vs_dogs_small, folder:PATH "
-        "(images, one sub-folder a class), or any TFDS image-classification name",
-    )
+        "mnist", "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), cats_vs_dogs, cats_vs_dogs_small, "
+        "folder:PATH (images, one sub-folder a class), or any TFDS image-classification name")
     model: str = setting(
-        "convnet",
-        "the chapter's convnet; the same with unshared weights (local); the dense baseline of the chapter before; the "
-        "book's net for small data (cats and dogs, section 5.2)",
-        choices=MODELS,
-    )
+        "convnet", "the chapter's convnet; the same with unshared weights (local); the dense baseline of the chapter "
+        "before; the book's net for small data (cats and dogs, section 5.2)", choices=MODELS)
     channels: str = setting(
-        "32-64-64",
-        "output channels, one value per convolution, joined by '-'",
-        own={"small_data": "32-64-128-128"},
-        without=("dense",),
-    )
+        "32-64-64", "output channels, one value per convolution, joined by '-'",
+        own={"small_data": "32-64-128-128"}, without=("dense",))
     kernel_size: str = setting("3", "convolution window: N or HxW", per=CONVOLUTION, window=1, without=("dense",))
     padding: str = setting(
-        "valid", "whether convolutions pad their input", choices=PADDINGS, per=CONVOLUTION, without=("dense",)
-    )
+        "valid", "whether convolutions pad their input", choices=PADDINGS, per=CONVOLUTION, without=("dense",))
     stride: str = setting("1", "convolution stride: N or VxH", per=CONVOLUTION, window=1, without=("dense",))
     pool: str = setting(
-        "max",
-        "max|avg|none: one value pools between convolutions but not after the last, max+ after the last too; or one "
-        "value per convolution",
-        own={"small_data": "max+"},
-        without=("dense",),
-    )
+        "max", "max|avg|none: one value pools between convolutions but not after the last, max+ after the last too; or "
+        "one value per convolution", own={"small_data": "max+"}, without=("dense",))
     pool_size: str = setting("2", "pooling window: N or HxW", per=CONVOLUTION, window=1, without=("dense",))
     pool_stride: str = setting(
-        "0",
-        "pooling stride; 0 for the window itself, smaller values overlap",
-        per=CONVOLUTION,
-        window=0,
-        without=("dense",),
-    )
+        "0", "pooling stride; 0 for the window itself, smaller values overlap",
+        per=CONVOLUTION, window=0, without=("dense",))
     dense_units: str = setting(
-        "64", "units of the hidden dense layers; 0 for none", own={"dense": "512", "small_data": "512"}
-    )
+        "64", "units of the hidden dense layers; 0 for none", own={"dense": "512", "small_data": "512"})
     dropout: str = setting(
-        "0", "dropout rate before the classifier (dense: after each hidden layer), or one per hidden layer"
-    )
+        "0", "dropout rate before the classifier (dense: after each hidden layer), or one per hidden layer")
     augment: str = setting(
-        "", "augmentation of the training images, such as rotate=10+shift=0.1, or chollet; empty for none"
-    )
+        "", "augmentation of the training images, such as rotate=10+shift=0.1, or chollet; empty for none")
     activation: str = setting("relu", "activation function", choices=ACTIVATIONS, per=HIDDEN_LAYER)
     optimizer: str = setting("rmsprop", "with Keras's definitions and defaults", choices=OPTIMIZERS)
     learning_rate: float = setting(1e-3, "step size, after any warm-up", own={"small_data": 1e-4}, above=0)
     momentum: float = setting(0.0, "of sgd and rmsprop", minimum=0, below=1)
     weight_decay: float = setting(
-        0.0, "decoupled: each step also subtracts learning rate times this of every weight and bias", minimum=0
-    )
+        0.0, "decoupled: each step also subtracts learning rate times this of every weight and bias", minimum=0)
     schedule: str = setting(
-        "constant", "the learning rate after the warm-up: constant, or falling to 0 over the run", choices=SCHEDULES
-    )
+        "constant", "the learning rate after the warm-up: constant, or falling to 0 over the run", choices=SCHEDULES)
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", minimum=0)
     batch_size: int = setting(64, "images per step; the last, shorter batch of an epoch is used too", minimum=1)
     epochs: int = setting(5, "passes over the training images", minimum=1)
@@ -123,42 +102,27 @@ class RunConfig:
     validation_size: int = setting(0, "hold out a fixed stratified part of the training images; 0 for none", minimum=0)
     seed: int = setting(0, "of initialization, shuffling, dropout and augmentation", minimum=0)
     precision: str = setting(
-        "float32",
-        "of activations and gradients; parameters and losses stay float32; tf32 needs an NVIDIA GPU",
-        choices=PRECISIONS,
-    )
+        "float32", "of activations and gradients; parameters and losses stay float32; tf32 needs an NVIDIA GPU",
+        choices=PRECISIONS)
     conv: str = setting(
-        "auto", "how convolutions are computed; auto is the fastest", choices=CONVOLUTIONS, without=("dense", "local")
-    )
+        "auto", "how convolutions are computed; auto is the fastest", choices=CONVOLUTIONS, without=("dense", "local"))
     head: str = setting(
-        "flatten",
-        "how the last feature map enters the dense layers: flattened, or averaged over its positions (global average "
-        "pooling)",
-        choices=("flatten", "gap"),
-        without=("dense",),
-        new=True,
-    )
+        "flatten", "how the last feature map enters the dense layers: flattened, or averaged over its positions (global "
+        "average pooling)", choices=("flatten", "gap"), without=("dense",), new=True)
     pixels: str = setting(
-        "grid",
-        "images as they are, or with all pixels in one fixed random order",
-        choices=("grid", "permuted"),
-        new=True,
-    )
+        "grid", "images as they are, or with all pixels in one fixed random order",
+        choices=("grid", "permuted"), new=True)
     image_size: str = setting("0", "resize every image to N or HxW; 0 for the size the data set has", new=True)
     color: str = setting("auto", "auto for what the data set has", choices=("auto", "grey", "rgb"), new=True)
     skip_corrupt: bool = setting(
         False, "leave out, and count, files of a folder that are not valid images; by default they are an error",
-        new=True,
-    )  # fmt: skip
+        new=True)
     label_smoothing: float = setting(
-        0.0, "share of the training target that is spread evenly over all classes", minimum=0, below=1, new=True
-    )
+        0.0, "share of the training target that is spread evenly over all classes", minimum=0, below=1, new=True)
     early_stopping: int = setting(
-        0,
-        "stop after this many epochs without a lower validation loss and take the best weights; 0 for off",
-        minimum=0,
-        new=True,
-    )
+        0, "stop after this many epochs without a lower validation loss and take the best weights; 0 for off",
+        minimum=0, new=True)
+    # fmt: on
 
     def __post_init__(self) -> None:
         self._put("model", coerce("model", str, self.model, "convnet"))
