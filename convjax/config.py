@@ -107,7 +107,7 @@ class RunConfig:
     conv: str = setting(
         "auto", "how convolutions are computed; auto is the fastest", choices=CONVOLUTIONS, without=("dense", "local"))
     head: str = setting(
-        "flatten", "how the last feature map enters the dense layers: flattened, or averaged over its positions (global "
+        "flatten", "how the last feature map enters the dense layers: flattened, or averaged over positions (global "
         "average pooling)", choices=("flatten", "gap"), without=("dense",), new=True)
     pixels: str = setting(
         "grid", "images as they are, or with all pixels in one fixed random order",
