@@ -16,7 +16,7 @@ from convjax.studies.study import Study
 SIZES = (50, 100, 250, 500, 1000, 5000, 59_000)
 QUICK_SIZES = (100, 1000)
 BATCH, UPDATES, PATIENCE = 64, 1844, 300
-"""Of all runs: 1,844 updates are two epochs of 59,000 images; training stops after about 300 without improvement."""
+"""Of every run. 1,844 updates are two epochs of 59,000 images; training stops after about 300 without improvement."""
 NAMES = {"convnet": "convnet", "local": "locally connected net", "dense": "dense net"}
 
 
