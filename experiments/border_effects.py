@@ -38,7 +38,7 @@ def told(padding: str) -> str:
     return ", ".join(f"{before}x{before} to {after}x{after}" for before, after in sides(padding))
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(**runs: studies.StudyRuns) -> list[studies.Finding]:
     """Arithmetic settles that maps shrink and that padding prevents it. Whether that pays is measured."""
     findings = [
         studies.exact(
@@ -54,14 +54,14 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     ]
     for study, name in NAMES.items():
         for size in SIZES:
-            valid, same = (evidence.values(study=study, padding=kind, kernel_size=size) for kind in ("valid", "same"))
+            valid, same = (runs[study].values(padding=kind, kernel_size=size) for kind in ("valid", "same"))
             part = f"{name} padding makes a net of {size}x{size} windows more accurate"
             # The chapter claims no gain in accuracy for its 3x3 windows. With 4x4 windows a net loses most of its map.
             findings.append(studies.difference(part, valid, same, studies.above(), decides=size == "4"))
     return findings
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Where windows fit, and every seed of every arm."""
     shown = [
         studies.windows_figure("valid", "The nine 3x3 windows that fit a 5x5 input"),
@@ -70,9 +70,9 @@ def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
     for study, name in NAMES.items():
         arms = {}
         for fields in ({"padding": kind, "kernel_size": size} for size in SIZES for kind in ("valid", "same")):
-            channels = evidence.arm(study=study, **fields).config.channels
+            channels = runs[study].arm(**fields).config.channels
             label = f"{fields['kernel_size']}x{fields['kernel_size']}, {fields['padding']}, channels {channels}"
-            arms[label] = evidence.values(study=study, **fields)
+            arms[label] = runs[study].values(**fields)
         shown.append(studies.accuracy_figure(study, f"Test accuracy by padding, {name}", arms))
     return shown
 

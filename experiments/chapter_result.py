@@ -37,26 +37,26 @@ STUDIES = {
 NETS = {"plain": "dense net", "params": "dense net of equal parameters", "flops": "dense net of equal FLOPs"}
 
 
-def label(evidence: studies.Evidence, study: str) -> str:
+def label(study: str, runs: studies.StudyRuns) -> str:
     """`dense net (512 units)`."""
-    return f"{NETS[study]} ({evidence.arm(study=study, model='dense').config.dense_units} units)"
+    return f"{NETS[study]} ({runs.arm(model='dense').config.dense_units} units)"
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(**runs: studies.StudyRuns) -> list[studies.Finding]:
     """Does 99.17 % lie in the prediction interval of a single run, and is the convnet better than each dense net?"""
-    convnet = evidence.values(model="convnet")
+    convnet = runs["plain"].values(model="convnet")
     findings = [studies.prediction("99.17 % is a plausible single run", convnet, CHAPTER)]
     for study in NETS:
-        part = f"the convnet is more accurate than the {label(evidence, study)}"
-        dense = evidence.values(study=study, model="dense")
+        part = f"the convnet is more accurate than the {label(study, runs[study])}"
+        dense = runs[study].values(model="dense")
         findings.append(studies.difference(part, dense, convnet, studies.above(), decides=study != "flops"))
     return findings
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed of every net, with the prediction interval and the chapter's number."""
-    arms = {"convnet": evidence.values(model="convnet")}
-    arms |= {label(evidence, study): evidence.values(study=study, model="dense") for study in NETS}
+    arms = {"convnet": runs["plain"].values(model="convnet")}
+    arms |= {label(study, runs[study]): runs[study].values(model="dense") for study in NETS}
     reference = (CHAPTER, "the chapter's 99.17 %")
     title = "Test accuracy of every seed"
     return [studies.accuracy_figure("seeds", title, arms, reference=reference, predicted=["convnet"])]

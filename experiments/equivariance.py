@@ -42,9 +42,9 @@ STUDY = Study(
 )
 
 
-def measured(evidence: studies.Evidence) -> dict[str, dict[int, Any]]:
+def measured(equivariance: studies.StudyRuns) -> dict[str, dict[int, Any]]:
     """What was measured, by seed, of every arm."""
-    return {name: evidence.measured("equivariance", **fields) for name, fields in ARMS.items()}
+    return {name: equivariance.measured("equivariance", **fields) for name, fields in ARMS.items()}
 
 
 def errors(found: dict[int, Any], layer: int, pixels: int, where: str = "inside") -> dict[int, float]:
@@ -53,9 +53,9 @@ def errors(found: dict[int, Any], layer: int, pixels: int, where: str = "inside"
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(equivariance: studies.StudyRuns) -> list[studies.Finding]:
     """Convolutions with stride 1 are equivariant up to rounding; what pooling and borders do does not decide."""
-    found = measured(evidence)
+    found = measured(equivariance)
     pooled, padded = found["valid, max-pooling"], found["same, max-pooling"]
     plain, averaged = found["valid, no pooling"], found["valid, average-pooling"]
     layers = next(iter(pooled.values()))["layers"]
@@ -84,9 +84,9 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(equivariance: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """The error layer by layer."""
-    return [studies.equivariance_figure(measured(evidence))]
+    return [studies.equivariance_figure(measured(equivariance))]
 
 
 CLAIM = Claim(

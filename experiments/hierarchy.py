@@ -59,10 +59,10 @@ LAYERS = Study(
 )
 
 
-def by_depth(evidence: studies.Evidence) -> list[dict[int, float]]:
+def by_depth(blocks: studies.StudyRuns) -> list[dict[int, float]]:
     """Accuracies by seed of the nets of one, two and three blocks; matching has changed their channels."""
-    arms = sorted(evidence.study("blocks").arms, key=lambda arm: arm.config.channels.count("-"))
-    return [evidence.values(study="blocks", channels=arm.config.channels) for arm in arms]
+    arms = sorted(blocks.arms, key=lambda arm: arm.config.channels.count("-"))
+    return [blocks.values(channels=arm.config.channels) for arm in arms]
 
 
 def by_seed(found: Mapping[int, Any], layer: str, value: str, network: str = "trained") -> dict[int, float]:
@@ -70,15 +70,15 @@ def by_seed(found: Mapping[int, Any], layer: str, value: str, network: str = "tr
     return {seed: one[network][layer][value] for seed, one in found.items()}
 
 
-def window_findings(evidence: studies.Evidence) -> list[studies.Finding]:
+def window_findings(runs: studies.StudyRuns) -> list[studies.Finding]:
     """Windows grow with depth, in theory and in effect."""
     pixels = analysis.metrics.Metric("width", "effective width", "", "pixels", decimals=2)
-    layers = evidence.layers(study="layers")
+    layers = runs.plan()
     sizes = {layer.name: layer.receptive_field.size[0] for layer in layers if layer.receptive_field is not None}
     first, second, third = (sizes[name] for name in CONVOLUTIONS)
     told = " -> ".join(f"{name} {size}x{size}" for name, size in sizes.items())
     findings = [studies.exact("each convolution looks at a larger window of the image", first < second < third, told)]
-    fields = evidence.measured("receptive_fields", study="layers")
+    fields = runs.measured("receptive_fields")
     for before, after in itertools.pairwise(CONVOLUTIONS):
         smaller, larger = (by_seed(fields, layer, "width") for layer in (before, after))
         part = f"measured by gradients, {after} looks at a larger window than {before}"
@@ -86,9 +86,9 @@ def window_findings(evidence: studies.Evidence) -> list[studies.Finding]:
     return findings
 
 
-def probe_findings(evidence: studies.Evidence) -> list[studies.Finding]:
+def probe_findings(runs: studies.StudyRuns) -> list[studies.Finding]:
     """Classes become more linear with every block, and training does it."""
-    probes = evidence.measured("probes", study="layers")
+    probes = runs.measured("probes")
     accuracies = {layer: by_seed(probes, layer, "test_accuracy") for layer in PROBED}
     first, last = "input", "max_pooling2d_3"
     untrained = by_seed(probes, last, "test_accuracy", "untrained")
@@ -103,25 +103,25 @@ def probe_findings(evidence: studies.Evidence) -> list[studies.Finding]:
     return [*findings, studies.difference(part, accuracies[last], untrained, studies.below())]
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(layers: studies.StudyRuns, blocks: studies.StudyRuns) -> list[studies.Finding]:
     """Windows grow, classes become more linear with every block, training does it, and depth pays."""
-    one, two, three = by_depth(evidence)
+    one, two, three = by_depth(blocks)
     return [
-        *window_findings(evidence),
-        *probe_findings(evidence),
+        *window_findings(layers),
+        *probe_findings(layers),
         studies.difference("at equal parameters two blocks are more accurate than one", one, two, studies.above()),
         studies.difference("three blocks are more accurate than one", one, three, studies.above()),
         studies.difference("three blocks are more accurate than two", two, three, studies.above(), decides=False),
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(layers: studies.StudyRuns, blocks: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Where each layer looks, what can be read off it, and the accuracy by number of blocks."""
-    blocks = dict(zip(("one block", "two blocks", "three blocks"), by_depth(evidence), strict=True))
+    accuracies = dict(zip(("one block", "two blocks", "three blocks"), by_depth(blocks), strict=True))
     return [
-        studies.fields_figure(evidence.layers(study="layers"), evidence.measured("receptive_fields", study="layers")),
-        studies.probes_figure(evidence.measured("probes", study="layers")),
-        studies.accuracy_figure("blocks", "Test accuracy by number of blocks, at equal parameters", blocks),
+        studies.fields_figure(layers.plan(), layers.measured("receptive_fields")),
+        studies.probes_figure(layers.measured("probes")),
+        studies.accuracy_figure("blocks", "Test accuracy by number of blocks, at equal parameters", accuracies),
     ]
 
 

@@ -36,29 +36,31 @@ STUDY = Study(
 DENSE = dataclasses.replace(STUDY, axes={**STUDY.axes, "model": ("dense",)}, seeds=10)
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(patterns: studies.StudyRuns, dense: studies.StudyRuns) -> list[studies.Finding]:
     """Locality helps if neighbors are neighbors, and not if they are not."""
-    plain, permuted = ({model: evidence.values(model=model, pixels=pixels) for model in NAMES} for pixels in PIXELS)
-    convnet, local, dense = plain.values()
+    plain, permuted = ({model: patterns.values(model=model, pixels=pixels) for model in NAMES} for pixels in PIXELS)
+    convnet, local, dense_net = plain.values()
     higher, lower, difference = studies.above(), studies.below(), studies.difference
     equal = f"permuting pixels changes the dense net's accuracy by less than {100 * MARGIN:g} points"
-    more_seeds = (evidence.values(study="dense", pixels=pixels) for pixels in PIXELS)
+    more_seeds = (dense.values(pixels=pixels) for pixels in PIXELS)
     worse = "on permuted pixels the convnet is less accurate than the dense net"
     return [
-        difference("the convnet is more accurate than the dense net", dense, convnet, higher),
+        difference("the convnet is more accurate than the dense net", dense_net, convnet, higher),
         difference("permuting pixels costs the convnet accuracy", convnet, permuted["convnet"], lower),
         difference(equal, *more_seeds, studies.within(MARGIN)),
-        difference("unshared local windows are more accurate than dense layers", dense, local, higher, decides=False),
+        difference(
+            "unshared local windows are more accurate than dense layers", dense_net, local, higher, decides=False
+        ),
         difference("shared weights are more accurate than unshared ones", local, convnet, higher, decides=False),
         difference("permuting pixels costs unshared windows accuracy", local, permuted["local"], lower, decides=False),
         difference(worse, permuted["dense"], permuted["convnet"], lower, decides=False),
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(patterns: studies.StudyRuns, dense: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed of every net on both kinds of images."""
     arms = {
-        f"{name}, {words}": evidence.values(model=model, pixels=pixels)
+        f"{name}, {words}": patterns.values(model=model, pixels=pixels)
         for pixels, words in PIXELS.items()
         for model, name in NAMES.items()
     }

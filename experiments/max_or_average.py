@@ -24,10 +24,10 @@ STUDY = dataclasses.replace(
 )
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(pools: studies.StudyRuns) -> list[studies.Finding]:
     """Maximum against mean over the same windows, which must be at equal FLOPs and parameters."""
-    maximum, mean = (evidence.values(pool=pool) for pool in POOLS)
-    costs = {(arm.parameters, arm.flops) for arm in (evidence.arm(pool=pool) for pool in POOLS)}
+    maximum, mean = (pools.values(pool=pool) for pool in POOLS)
+    costs = {(arm.parameters, arm.flops) for arm in (pools.arm(pool=pool) for pool in POOLS)}
     told = " or ".join(f"{parameters:,} parameters and {flops:,} FLOPs per image" for parameters, flops in costs)
     return [
         studies.difference("2x2 max-pooling is more accurate than 2x2 average-pooling", mean, maximum, studies.above()),
@@ -35,9 +35,9 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(pools: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed."""
-    arms = {name: evidence.values(pool=pool) for pool, name in POOLS.items()}
+    arms = {name: pools.values(pool=pool) for pool, name in POOLS.items()}
     return [studies.accuracy_figure("accuracy", "Test accuracy by 2x2 pooling", arms)]
 
 
@@ -49,7 +49,7 @@ CLAIM = Claim(
         "Max-pooling extracts windows from the input feature maps and outputs the max value of each channel. Max "
         "pooling is usually done with 2x2 windows and stride of 2."
     ),
-    studies={"pooling": STUDY},
+    studies={"pools": STUDY},
     judge=judge,
     figures=figures,
     would_change=(

@@ -40,14 +40,14 @@ NAMES = {"plain": "at equal channels", "flops": "at equal FLOPs"}
 POOLS = {"max": "with pooling", "none": "without"}
 
 
-def gaps(evidence: studies.Evidence, study: str, pool: str) -> dict[int, float]:
+def gaps(runs: studies.StudyRuns, pool: str) -> dict[int, float]:
     """Training accuracy minus test accuracy by seed."""
-    train = evidence.measured("train_accuracy", study=study, pool=pool)
-    test = evidence.values(study=study, pool=pool)
+    train = runs.measured("train_accuracy", pool=pool)
+    test = runs.values(pool=pool)
     return {seed: train[seed] - test[seed] for seed in train if seed in test}
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(**runs: studies.StudyRuns) -> list[studies.Finding]:
     """Coefficients and windows by arithmetic, at the chapter's width; accuracy and overfitting as measured."""
     nets = [plan(RunConfig(pool=pool), (28, 28, 1), 10) for pool in POOLS]
     last = [[layer for layer in layers if layer.kind == "Conv2D"][-1] for layers in nets]
@@ -69,23 +69,23 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
         ),
     ]
     for study, name in NAMES.items():
-        pooled, plain = (evidence.values(study=study, pool=pool) for pool in POOLS)
+        pooled, plain = (runs[study].values(pool=pool) for pool in POOLS)
         part = f"{name} the net with max-pooling is more accurate than the one without"
         findings.append(studies.difference(part, plain, pooled, studies.above()))
-        pooled, plain = (gaps(evidence, study, pool) for pool in POOLS)
+        pooled, plain = (gaps(runs[study], pool) for pool in POOLS)
         part = f"{name} the net without overfits more (training accuracy minus test accuracy)"
         findings.append(studies.difference(part, pooled, plain, studies.above(), decides=False))
     return findings
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed, with and without pooling."""
     accuracies, overfitting = {}, {}
     for study, name in NAMES.items():
         for pool, words in POOLS.items():
-            label = f"{words}, {name} ({evidence.arm(study=study, pool=pool).config.channels})"
-            accuracies[label] = evidence.values(study=study, pool=pool)
-            overfitting[label] = gaps(evidence, study, pool)
+            label = f"{words}, {name} ({runs[study].arm(pool=pool).config.channels})"
+            accuracies[label] = runs[study].values(pool=pool)
+            overfitting[label] = gaps(runs[study], pool)
     title, gap = "Test accuracy with and without max-pooling", "Training accuracy minus test accuracy"
     return [
         studies.accuracy_figure("accuracy", title, accuracies),

@@ -17,7 +17,7 @@ GEOMETRIES = 1000
 CHAPTER = ((26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,))
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge() -> list[studies.Finding]:
     """The chapter's numbers against the closed forms, and the closed forms against XLA."""
     shapes = tuple(layer.output_shape for layer in plan(RunConfig(), (28, 28, 1), 10))
     valid, same, strided = Axis(5, 3, 1, "valid"), Axis(5, 3, 1, "same"), Axis(5, 3, 2, "valid")
@@ -50,7 +50,7 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     return [studies.exact(part, *settled) for part, settled in parts.items()]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures() -> list[studies.ClaimFigure]:
     """The chapter's figures 5.5 to 5.7."""
     return [
         studies.windows_figure("valid", "Valid locations of 3x3 patches in a 5x5 input"),

@@ -42,9 +42,9 @@ STUDY = Study(
 )
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(corners: studies.StudyRuns) -> list[studies.Finding]:
     """Averaged convolutions cannot tell away from the borders, and by the claim not at the borders either."""
-    corner, away = ({net: evidence.values(dataset=place, **fields) for net, fields in NETS.items()} for place in PLACES)
+    corner, away = ({net: corners.values(dataset=place, **fields) for net, fields in NETS.items()} for place in PLACES)
 
     def blind(part: str, values: dict[int, float]) -> studies.Finding:
         return studies.rate(part, values, IMAGES, studies.within(MARGIN, of=0.5))
@@ -62,10 +62,10 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(corners: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed of every net at both places."""
     arms = {
-        f"{name}, {words}": evidence.values(dataset=place, **net)
+        f"{name}, {words}": corners.values(dataset=place, **net)
         for place, words in PLACES.items()
         for name, net in NETS.items()
     }

@@ -16,7 +16,7 @@ from convjax.studies.study import Study
 SIZES = (50, 100, 250, 500, 1000, 5000, 59_000)
 QUICK_SIZES = (100, 1000)
 BATCH, UPDATES, PATIENCE = 64, 1844, 300
-"""Of all runs: 1,844 updates are two epochs of 59,000 images; training stops after about 300 without improvement."""
+"""Of every run. 1,844 updates are two epochs of 59,000 images; training stops after about 300 without improvement."""
 NAMES = {"convnet": "convnet", "local": "locally connected net", "dense": "dense net"}
 
 
@@ -50,22 +50,22 @@ STUDY = Study(
 )
 
 
-def curves(evidence: studies.Evidence) -> dict[str, dict[int, dict[int, float]]]:
+def curves(sizes: studies.StudyRuns) -> dict[str, dict[int, dict[int, float]]]:
     """Accuracies by seed, by size, by model."""
-    sizes = sorted({arm.config.train_size for arm in evidence.study().arms})
-    return {model: {size: evidence.values(model=model, train_size=size) for size in sizes} for model in NAMES}
+    counts = sorted({arm.config.train_size for arm in sizes.arms})
+    return {model: {size: sizes.values(model=model, train_size=size) for size in counts} for model in NAMES}
 
 
-def factor(evidence: studies.Evidence, arm: str, baseline: str) -> studies.data_factor.DataFactor:
+def factor(sizes: studies.StudyRuns, arm: str, baseline: str) -> studies.data_factor.DataFactor:
     """The factor in data at the accuracy that the baseline reaches with the second largest size, 5,000 examples."""
-    found = curves(evidence)
+    found = curves(sizes)
     at = sorted(found[baseline])[-2]
     return studies.data_factor.data_factor(found[baseline][at], found[arm], at)
 
 
-def fewer(evidence: studies.Evidence, arm: str, baseline: str, *, decides: bool = True) -> studies.Finding:
+def fewer(sizes: studies.StudyRuns, arm: str, baseline: str, *, decides: bool = True) -> studies.Finding:
     """Does the arm need fewer examples than the baseline?"""
-    found = factor(evidence, arm, baseline)
+    found = factor(sizes, arm, baseline)
     bound = f"{found.bound}: its curve was not run that far; " if found.bound else ""
     reached = f"at {100 * found.accuracy:.1f} %, which the {NAMES[baseline]} reaches with {found.at:,}"
     return studies.estimate(
@@ -79,19 +79,19 @@ def fewer(evidence: studies.Evidence, arm: str, baseline: str, *, decides: bool 
     )
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(sizes: studies.StudyRuns) -> list[studies.Finding]:
     """Does the convnet need fewer examples than the dense net, and does locality or sharing save them?"""
     return [
-        fewer(evidence, "convnet", "dense"),
-        fewer(evidence, "local", "dense", decides=False),
-        fewer(evidence, "convnet", "local", decides=False),
+        fewer(sizes, "convnet", "dense"),
+        fewer(sizes, "local", "dense", decides=False),
+        fewer(sizes, "convnet", "local", decides=False),
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(sizes: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Learning curves over sizes."""
-    labelled = {NAMES[model]: by_size for model, by_size in curves(evidence).items()}
-    return [studies.sample_figure(labelled, factor(evidence, "convnet", "dense"))]
+    labelled = {NAMES[model]: by_size for model, by_size in curves(sizes).items()}
+    return [studies.sample_figure(labelled, factor(sizes, "convnet", "dense"))]
 
 
 CLAIM = Claim(

@@ -26,17 +26,17 @@ STUDY = dataclasses.replace(
 NAMES = {"plain": "at equal channels and parameters", "flops": "at equal FLOPs"}
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(**runs: studies.StudyRuns) -> list[studies.Finding]:
     """Downsampling twice by 2 in either way. A strided layer costs half, which matching turns into more channels."""
     findings = []
     for study, name in NAMES.items():
-        pooled, strided = (evidence.values(study=study, **arm) for arm in ARMS.values())
+        pooled, strided = (runs[study].values(**arm) for arm in ARMS.values())
         part = f"{name} 2x2 max-pooling is more accurate than convolutions with stride 2"
         findings.append(studies.difference(part, strided, pooled, studies.above()))
     return findings
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Where strided windows sit, and every seed."""
     arms = {}
     for study, name, label in (
@@ -44,8 +44,8 @@ def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
         ("plain", ", at equal channels and parameters", "strides"),
         ("flops", ", at equal FLOPs", "strides"),
     ):
-        channels = evidence.arm(study=study, **ARMS[label]).config.channels
-        arms[f"{label}, {channels}{name}"] = evidence.values(study=study, **ARMS[label])
+        channels = runs[study].arm(**ARMS[label]).config.channels
+        arms[f"{label}, {channels}{name}"] = runs[study].values(**ARMS[label])
     return [
         studies.windows_figure("windows", "3x3 windows with stride 2 in a 5x5 input", stride="2"),
         studies.accuracy_figure("accuracy", "Test accuracy by way of downsampling", arms),

@@ -43,9 +43,9 @@ STUDY = Study(
 )
 
 
-def measured(evidence: studies.Evidence) -> dict[str, dict[int, Any]]:
+def measured(shifts: studies.StudyRuns) -> dict[str, dict[int, Any]]:
     """What was measured, by seed, of every arm."""
-    return {name: evidence.measured("shifts", **fields) for name, fields in ARMS.items()}
+    return {name: shifts.measured("shifts", **fields) for name, fields in ARMS.items()}
 
 
 def at_distance(maps: dict[int, Any], distance: int) -> dict[int, float]:
@@ -60,9 +60,9 @@ def at_distance(maps: dict[int, Any], distance: int) -> dict[int, float]:
     return accuracies
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(shifts: studies.StudyRuns) -> list[studies.Finding]:
     """Is a shift that cuts nothing off harmless to the convnet, and less harmful than to the dense net?"""
-    maps = measured(evidence)
+    maps = measured(shifts)
     centered, moved = ({name: at_distance(found, by) for name, found in maps.items()} for by in (0, WHOLE))
     lost = {name: {seed: centered[name][seed] - moved[name][seed] for seed in centered[name]} for name in maps}
     convnet, averaged, dense = lost.values()
@@ -79,9 +79,9 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     ]
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(shifts: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """A map of accuracy by shift for every net, and what is left in the image."""
-    return [studies.shift_figure(measured(evidence))]
+    return [studies.shift_figure(measured(shifts))]
 
 
 CLAIM = Claim(

@@ -30,11 +30,11 @@ MATCHED = dataclasses.replace(STUDY, base={**STUDY.base, "channels": "8-16-16"},
 NAMES = {"plain": "at equal channels", "flops": "at equal FLOPs"}
 
 
-def judge(evidence: studies.Evidence) -> list[studies.Finding]:
+def judge(**runs: studies.StudyRuns) -> list[studies.Finding]:
     """The typical windows beat the smallest, and the largest gains nothing over them that is worth having."""
     findings = []
     for study, name in NAMES.items():
-        one, three, five, seven = (evidence.values(study=study, kernel_size=size) for size in SIZES)
+        one, three, five, seven = (runs[study].values(kernel_size=size) for size in SIZES)
         gain = f"{name} 7x7 windows gain less than {100 * MARGIN:.1f} points over 3x3"
         beside = f"{name} 5x5 windows are more accurate than 3x3"
         findings += [
@@ -46,15 +46,15 @@ def judge(evidence: studies.Evidence) -> list[studies.Finding]:
     return findings
 
 
-def figures(evidence: studies.Evidence) -> list[studies.ClaimFigure]:
+def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
     """Every seed of every window except 1x1, which would squeeze the others."""
     shown = []
     for study, name in NAMES.items():
         arms = {}
         for size in SIZES[1:]:
-            channels = evidence.arm(study=study, kernel_size=size).config.channels
-            arms[f"{size}x{size}, channels {channels}"] = evidence.values(study=study, kernel_size=size)
-        one = analysis.statistics.summarise(evidence.values(study=study, kernel_size="1"))
+            channels = runs[study].arm(kernel_size=size).config.channels
+            arms[f"{size}x{size}, channels {channels}"] = runs[study].values(kernel_size=size)
+        one = analysis.statistics.summarise(runs[study].values(kernel_size="1"))
         title = f"Test accuracy by window, {name} (1x1, not drawn: {100 * one.mean:.2f} %)"
         shown.append(studies.accuracy_figure(study, title, arms))
     return shown

@@ -9,7 +9,6 @@ from . import page as page
 from . import study as study
 from . import verdict as verdict
 from .claim import Claim as Claim
-from .evidence import Evidence as Evidence
 from .evidence import StudyRuns as StudyRuns
 from .figures import accuracy_figure as accuracy_figure
 from .figures import sample_figure as sample_figure

@@ -18,7 +18,6 @@ from convjax.flags import define_run_flags, run_program
 from convjax.studies.study import Layout, Study, define_flags, define_sweep_flags, do, lay_out, machines, write_answer
 
 if TYPE_CHECKING:
-    from convjax.studies.evidence import Evidence
     from convjax.studies.page import ClaimFigure, JudgedClaim
     from convjax.studies.verdict import Finding
 
@@ -45,8 +44,8 @@ class Claim:
       section: heading of the chapter's section that holds the sentence.
       quote: the sentence.
       studies: what is run, by name; none if arithmetic settles the claim. Their arms allow the claim to fail.
-      judge: computes findings from the evidence. Pure.
-      figures: makes figures of the evidence. Pure.
+      judge: from the runs of each study, passed by the study's name, to findings. Pure.
+      figures: from the same to figures. Pure.
       would_change: a paragraph on what would change the verdict.
     """
 
@@ -55,8 +54,8 @@ class Claim:
     section: str
     quote: str
     studies: Mapping[str, Study]
-    judge: Callable[[Evidence], Sequence[Finding]]
-    figures: Callable[[Evidence], Sequence[ClaimFigure]]
+    judge: Callable[..., Sequence[Finding]]
+    figures: Callable[..., Sequence[ClaimFigure]]
     would_change: str
 
 
@@ -132,27 +131,24 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
                 write_answer(layout, suffix=f"-{name}" if position else "", show=False)
             except UserError as error:  # some arm has no finished run: the claim is judged without its table
                 print(f"{claim.name}: no table: {error}", file=sys.stderr)
-    evidence = _evidence(layouts, only_kept=report_only)
+    runs = {}
+    for name, layout in layouts.items():
+        measured = layout.measured(only_kept=report_only)
+        runs[name] = studies.StudyRuns(layout.grid.arms, layout.frame(), measured, len(layout.sweep.configs))
+    facts = studies.evidence.facts(runs)
     try:
-        findings, figures = tuple(claim.judge(evidence)), tuple(claim.figures(evidence))
+        findings, figures = tuple(claim.judge(**runs)), tuple(claim.figures(**runs))
     except UserError as error:
         return _judged(claim, reason=str(error)), failed
-    if studies.verdict.overall(findings) == studies.verdict.NOT_SHOWN and evidence.unfinished():
+    if studies.verdict.overall(findings) == studies.verdict.NOT_SHOWN and any(
+        one.unfinished() for one in runs.values()
+    ):
         # "Not shown" would be a statement about runs that do not exist.
-        return _judged(claim, reason=f"some arms have no run yet ({'; '.join(evidence.facts())})"), failed
+        return _judged(claim, reason=f"some arms have no run yet ({'; '.join(facts)})"), failed
     files = {figure.name: f"{images}{claim.name}-{figure.name}.png" for figure in figures}
     for figure in figures:
         analysis.plots.theme.save(figure.draw(theme="light"), folder / files[figure.name])
-    facts = tuple(evidence.facts())
-    return _judged(claim, findings=findings, figures=figures, image_files=files, facts=facts), failed
-
-
-def _evidence(layouts: Mapping[str, Layout], *, only_kept: bool) -> Evidence:
-    runs = {}
-    for name, layout in layouts.items():
-        measured = layout.measured(only_kept=only_kept)
-        runs[name] = studies.StudyRuns(layout.grid.arms, layout.frame(), measured, len(layout.sweep.configs))
-    return studies.Evidence(runs)
+    return _judged(claim, findings=findings, figures=figures, image_files=files, facts=tuple(facts)), failed
 
 
 def _judged(claim: Claim, **told: Any) -> JudgedClaim:

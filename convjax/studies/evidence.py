@@ -1,4 +1,4 @@
-"""What the runs of a claim's studies measured, as a value to judge from. Pure: reads and writes nothing."""
+"""The runs of a claim's studies and what was measured on them, as a value to judge. Pure: reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -21,76 +21,56 @@ Field = str | int | float
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """One study: its arms, its runs and what was measured on them.
+    """One study of a claim: its arms, its runs and what was measured on them.
+
+    `fields` in the methods below select one arm: `model="dense", pixels="grid"` is the arm to which the study gave
+    these values or whose configuration has them.
 
     Attributes:
       arms: the arms.
       frame: one row per run, see `convjax.sweeps.frame.read_runs`.
-      measured: results of the measurements by run digest, then by measurement name.
+      measurements: results by run digest, then by measurement name.
       planned: how many runs the study has in all; 0 for as many as the arms and the seeds in the frame make.
     """
 
     arms: tuple[Arm, ...]
     frame: pd.DataFrame
-    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measurements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     planned: int = 0
 
-    def finished(self, arm: Arm) -> list[dict[str, Any]]:
-        """The arm's finished runs as rows, in the order of their seeds."""
-        frame = self.frame
-        digests = {run.digest for run in arm.runs(int(seed) for seed in frame["seed"].dropna().unique())}
-        rows = frame[frame["digest"].isin(digests) & frame["status"].isin((DONE, DIVERGED))]
-        return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All studies of a claim by name; methods without a `study` mean the first.
-
-    `fields` in the methods below select one arm: `model="dense", pixels="grid"` is the arm to which the study gave
-    these values or whose configuration has them.
-    """
-
-    studies: Mapping[str, StudyRuns]
-
-    def study(self, study: str = "") -> StudyRuns:
-        """A study."""
-        return self.studies[study] if study else next(iter(self.studies.values()))
-
-    def arm(self, *, study: str = "", **fields: Field) -> Arm:
+    def arm(self, **fields: Field) -> Arm:
         """The one arm with these fields.
 
         Raises:
           UserError: no arm has them, or more than one does.
         """
-        arms = self.study(study).arms
-        found = [arm for arm in arms if all(_has(arm, name, value) for name, value in fields.items())]
+        found = [arm for arm in self.arms if all(_has(arm, name, value) for name, value in fields.items())]
         if len(found) != 1:
             wanted = ", ".join(f"{name}={value}" for name, value in fields.items()) or "no field"
             raise UserError(
                 f"{counted(len(found), 'arm')} of this study match {wanted}, expected one; "
-                f"its arms are {some([arm.label for arm in arms], '; ')}"
+                f"its arms are {some([arm.label for arm in self.arms], '; ')}"
             )
         return found[0]
 
-    def layers(self, *, study: str = "", **fields: Field) -> tuple[Layer, ...]:
+    def plan(self, **fields: Field) -> tuple[Layer, ...]:
         """The plan of an arm's network."""
-        config = self.arm(study=study, **fields).config
+        config = self.arm(**fields).config
         return plan(config, *data.image_info(config.dataset, **config.data_settings))
 
-    def values(self, metric: str = "test_accuracy", *, study: str = "", **fields: Field) -> dict[int, float]:
+    def values(self, metric: str = "test_accuracy", **fields: Field) -> dict[int, float]:
         """The metric of an arm's finished runs by seed; diverged runs count if they have a value."""
-        rows = self.study(study).finished(self.arm(study=study, **fields))
+        rows = self._finished(self.arm(**fields))
         return {int(row["seed"]): float(row[metric]) for row in rows if math.isfinite(float(row[metric]))}
 
-    def measured(self, name: str, *, study: str = "", **fields: Field) -> dict[int, Any]:
+    def measured(self, name: str, **fields: Field) -> dict[int, Any]:
         """What a measurement found on an arm's runs, by seed.
 
         Raises:
           UserError: it was made on none of them.
         """
-        runs, arm = self.study(study), self.arm(study=study, **fields)
-        found = {int(row["seed"]): runs.measured.get(row["digest"], {}) for row in runs.finished(arm)}
+        arm = self.arm(**fields)
+        found = {int(row["seed"]): self.measurements.get(row["digest"], {}) for row in self._finished(arm)}
         values = {seed: one[name] for seed, one in found.items() if name in one}
         if not values:
             raise UserError(f"{name} has been measured on no run of {arm.label}")
@@ -98,12 +78,32 @@ class Evidence:
 
     def unfinished(self) -> bool:
         """Whether some arm has no finished run."""
-        return any(not runs.finished(arm) for runs in self.studies.values() for arm in runs.arms)
+        return any(not self._finished(arm) for arm in self.arms)
 
-    def facts(self) -> list[str]:
-        """What was run, one line per study: data, settings that differ from the chapter's, arms, seeds."""
-        several = len(self.studies) > 1
-        return [f"{name}: " * several + ", ".join(_facts(runs)) for name, runs in self.studies.items()]
+    def facts(self) -> str:
+        """What was run: data, settings that differ from the chapter's, arms, seeds."""
+        default = RunConfig().to_dict()
+        facts = []
+        for name in ("dataset", *(name for name in default if name not in ("dataset", "seed"))):
+            texts = {field_text(getattr(arm.config, name)) for arm in self.arms}
+            if len(texts) == 1 and (name in ("dataset", "epochs") or texts != {field_text(default[name])}):
+                facts.append(texts.pop() if name == "dataset" else f"{name}={texts.pop()}")
+        seeds = self.frame["seed"].dropna().nunique()
+        done = int(self.frame["status"].isin((DONE, DIVERGED)).sum())
+        total = self.planned or len(self.arms) * max(1, seeds)
+        runs = f"{counted(seeds, 'seed')} each, {done:,} of {total:,} runs"
+        return ", ".join([*facts, counted(len(self.arms), "arm"), runs])
+
+    def _finished(self, arm: Arm) -> list[dict[str, Any]]:
+        """The arm's finished runs as rows, in the order of their seeds."""
+        digests = {run.digest for run in arm.runs(int(seed) for seed in self.frame["seed"].dropna().unique())}
+        rows = self.frame[self.frame["digest"].isin(digests) & self.frame["status"].isin((DONE, DIVERGED))]
+        return sorted(rows.to_dict("records"), key=lambda row: row["seed"])
+
+
+def facts(studies: Mapping[str, StudyRuns]) -> list[str]:
+    """What was run, one line per study."""
+    return [f"{name}: " * (len(studies) > 1) + runs.facts() for name, runs in studies.items()]
 
 
 def together(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -115,21 +115,3 @@ def _has(arm: Arm, name: str, value: Field) -> bool:
     own = getattr(arm.config, name)
     given = dict(arm.overrides).get(name, own)
     return str(value) in (str(given), field_text(given), str(own))
-
-
-def _facts(runs: StudyRuns) -> list[str]:
-    default = RunConfig().to_dict()
-    facts = []
-    for name in ("dataset", *(name for name in default if name not in ("dataset", "seed"))):
-        texts = {field_text(getattr(arm.config, name)) for arm in runs.arms}
-        if len(texts) == 1 and (name in ("dataset", "epochs") or texts != {field_text(default[name])}):
-            facts.append(texts.pop() if name == "dataset" else f"{name}={texts.pop()}")
-    seeds = runs.frame["seed"].dropna().nunique()
-    done = int(runs.frame["status"].isin((DONE, DIVERGED)).sum())
-    total = runs.planned or len(runs.arms) * max(1, seeds)
-    return [
-        *facts,
-        counted(len(runs.arms), "arm"),
-        f"{counted(seeds, 'seed')} each",
-        f"{done:,} of {total:,} runs",
-    ]

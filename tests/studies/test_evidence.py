@@ -8,7 +8,7 @@ import pytest
 
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.studies.evidence import Evidence, StudyRuns
+from convjax.studies.evidence import StudyRuns, facts
 from convjax.sweeps.grid import make_grid, product
 
 SHAPE = ((28, 28, 1), 10)
@@ -26,49 +26,52 @@ def study(row, base, arms, accuracy, *, measured=None, match="", **more):
 
 
 @pytest.fixture
-def evidence(row):
+def plain(row):
     arms = product({"model": ["convnet", "dense"], "pixels": ["grid", "permuted"]})
-    base = RunConfig(epochs=2)
-    plain = study(row, base, arms, lambda c: 0.9 if c.model == "convnet" else 0.8, measured=lambda one: one["seed"] * 2)
-    flops = study(row, base, product({"kernel_size": ["3", "5-3-3"]}), lambda c: 0.7, match="flops")
-    return Evidence({"plain": plain, "flops": flops})
+    accuracy = {"convnet": 0.9, "dense": 0.8}
+    return study(row, RunConfig(epochs=2), arms, lambda c: accuracy[c.model], measured=lambda one: one["seed"] * 2)
 
 
-def test_values_are_those_of_the_arm_by_seed(evidence):
-    found = evidence.values(model="dense", pixels="permuted")
+@pytest.fixture
+def flops(row):
+    return study(row, RunConfig(epochs=2), product({"kernel_size": ["3", "5-3-3"]}), lambda c: 0.7, match="flops")
+
+
+def test_values_are_those_of_the_arm_by_seed(plain):
+    found = plain.values(model="dense", pixels="permuted")
     assert found == {0: 0.8, 1: pytest.approx(0.801), 2: pytest.approx(0.802)}
-    assert evidence.values("seconds", model="convnet", pixels="grid") == {0: 40.0, 1: 41.0, 2: 42.0}
-    assert statistics.fmean(evidence.values(model="convnet", pixels="grid").values()) == pytest.approx(0.901)
+    assert plain.values("seconds", model="convnet", pixels="grid") == {0: 40.0, 1: 41.0, 2: 42.0}
+    assert statistics.fmean(plain.values(model="convnet", pixels="grid").values()) == pytest.approx(0.901)
 
 
-def test_a_scaled_arm_is_named_by_its_own_field(evidence):
-    arm = evidence.arm(study="flops", kernel_size="5-3-3")
+def test_a_scaled_arm_is_named_by_its_own_field(flops):
+    arm = flops.arm(kernel_size="5-3-3")
     assert arm.config.channels != "32-64-64"
-    assert evidence.values(study="flops", kernel_size="5-3-3")[0] == 0.7
-    assert evidence.arm(study="flops", channels="32-64-64").label == "kernel_size=3"
+    assert flops.values(kernel_size="5-3-3")[0] == 0.7
+    assert flops.arm(channels="32-64-64").label == "kernel_size=3"
 
 
-def test_an_arm_must_be_the_only_one(evidence):
+def test_an_arm_must_be_the_only_one(plain):
     with pytest.raises(UserError, match="2 arms of this study match model=dense, expected one; its arms are model="):
-        evidence.values(model="dense")
+        plain.values(model="dense")
     with pytest.raises(UserError, match="0 arms of this study match model=local"):
-        evidence.values(model="local")
+        plain.values(model="local")
 
 
-def test_measurements_come_by_seed(evidence):
-    assert evidence.measured("probe", model="dense", pixels="grid") == {0: 0, 1: 2, 2: 4}
+def test_measurements_come_by_seed(plain):
+    assert plain.measured("probe", model="dense", pixels="grid") == {0: 0, 1: 2, 2: 4}
     with pytest.raises(UserError, match="other has been measured on no run of model=dense pixels=grid"):
-        evidence.measured("other", model="dense", pixels="grid")
+        plain.measured("other", model="dense", pixels="grid")
 
 
 def test_an_arm_without_a_finished_run_is_told(row):
     arms = [{"kernel_size": "3"}, {"kernel_size": "5-3-3"}]
     whole = study(row, RunConfig(), arms, lambda c: 0.7)
-    assert not Evidence({"one": whole}).unfinished()
+    assert not whole.unfinished()
     frame = whole.frame.copy()
     frame.loc[frame["kernel_size"] == "3", "status"] = "failed"
-    assert Evidence({"one": StudyRuns(whole.arms, frame)}).unfinished()
-    assert Evidence({"one": StudyRuns(whole.arms, whole.frame[whole.frame["kernel_size"] == "3"])}).unfinished()
+    assert StudyRuns(whole.arms, frame).unfinished()
+    assert StudyRuns(whole.arms, whole.frame[whole.frame["kernel_size"] == "3"]).unfinished()
 
 
 def test_runs_without_a_value_are_no_values(row):
@@ -80,11 +83,12 @@ def test_runs_without_a_value_are_no_values(row):
         row(config.replace(seed=3), 0.1, status="diverged"),
     ]
     arms = make_grid(config, [{}], lambda name: SHAPE).arms
-    assert Evidence({"one": StudyRuns(arms, pd.DataFrame(rows))}).values() == {0: 0.9, 3: 0.1}
+    assert StudyRuns(arms, pd.DataFrame(rows)).values() == {0: 0.9, 3: 0.1}
 
 
-def test_facts_say_what_was_run(evidence):
-    assert evidence.facts() == [
+def test_facts_say_what_was_run(plain, flops):
+    assert facts({"plain": plain, "flops": flops}) == [
         "plain: mnist, epochs=2, 4 arms, 3 seeds each, 12 of 12 runs",
         "flops: mnist, epochs=2, 2 arms, 3 seeds each, 6 of 6 runs",
     ]
+    assert facts({"plain": plain}) == ["mnist, epochs=2, 4 arms, 3 seeds each, 12 of 12 runs"]

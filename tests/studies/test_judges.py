@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from convjax.config import RunConfig
-from convjax.studies.evidence import Evidence, StudyRuns
+from convjax.studies.evidence import StudyRuns
 from convjax.studies.verdict import CONTRADICTED, NOT_SHOWN, SUPPORTED, overall
 from convjax.sweeps.grid import make_grid, product
 from experiments import chapter_result, equivariance, local_patterns, position, sample_efficiency, translation
@@ -28,14 +28,14 @@ def evidence_of(claim, accuracy, measured=None):
                 if measured is not None:
                     kept[config.digest] = measured(config, noise)
         studies[name] = StudyRuns(arms, pd.DataFrame(rows), kept)
-    return Evidence(studies)
+    return studies
 
 
 def words(claim, accuracy, measured=None):
     """The words of the claim's findings, and of the claim; also draws its figures."""
     evidence = evidence_of(claim, accuracy, measured)
-    findings = claim.judge(evidence)
-    for figure in claim.figures(evidence):
+    findings = claim.judge(**evidence)
+    for figure in claim.figures(**evidence):
         assert figure.caption
         assert figure.description
         for theme in ("light", "page"):

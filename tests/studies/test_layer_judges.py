@@ -20,7 +20,7 @@ from tests.studies.test_judges import NOISE, evidence_of
 
 def words(claim, accuracy, measured=None):
     """The words of the claim's findings, and of the claim."""
-    findings = claim.judge(evidence_of(claim, accuracy, measured))
+    findings = claim.judge(**evidence_of(claim, accuracy, measured))
     return [finding.word for finding in findings], overall(findings)
 
 
@@ -96,7 +96,7 @@ def test_no_pooling(without, train, word, overfitting):
 
 def test_the_counts_without_pooling_are_the_books():
     runs = evidence_of(no_pooling.CLAIM, lambda config: 0.98, lambda config, noise: {"train_accuracy": 0.98})
-    findings = no_pooling.judge(runs)
+    findings = no_pooling.judge(**runs)
     assert "3x3x64 = 576 instead of 22x22x64 = 30,976" in findings[0].sentence
     assert "93,322 parameters instead of 2,038,922" in findings[0].sentence
     assert "18x18 pixels instead of 7x7" in findings[1].sentence
@@ -167,7 +167,7 @@ def test_figures_say_what_they_show(script):
         return layers(GROWS, READABLE)(config, noise) | {"train_accuracy": 0.99}
 
     evidence = evidence_of(script.CLAIM, lambda config: turned(config, 0.98), measured)
-    figures = script.CLAIM.figures(evidence)
+    figures = script.CLAIM.figures(**evidence)
     assert [figure.name for figure in figures] == FIGURES[script]
     for figure in figures:
         assert figure.draw(theme="page")
