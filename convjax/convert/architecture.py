@@ -14,6 +14,7 @@ from convjax.convert.keras_layers import KERAS_LAYERS
 from convjax.errors import UserError
 from convjax.nn.geometry import Layer, plan
 
+_KNOWN = (*KERAS_LAYERS, "Activation")
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 _WINDOWS = ("kernel_size", "pool_size", "strides", "dilation_rate")
 _EXPECTED = (
@@ -30,7 +31,7 @@ class _Found:
 
     name: str
     kind: str
-    arguments: Mapping[str, Any]
+    arguments: dict[str, Any]
 
     @property
     def activation(self) -> str:
@@ -53,7 +54,8 @@ def from_keras_config(model: Mapping[str, Any]) -> tuple[RunConfig, tuple[Layer,
     if model.get("class_name") != "Sequential":
         raise UserError(f"the model is of class {_quote(model.get('class_name'))}; expected 'Sequential'")
     inner = model.get("config")
-    entries = inner.get("layers") if isinstance(inner, dict) else None
+    inner = inner if isinstance(inner, dict) else {}
+    entries = inner.get("layers")
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MOST_LAYERS:
         raise UserError(f"the model has no proper list of layers; expected at most {_MOST_LAYERS}")
     if not all(isinstance(entry, dict) and isinstance(entry.get("config"), dict) for entry in entries):
@@ -79,7 +81,7 @@ def from_keras_config(model: Mapping[str, Any]) -> tuple[RunConfig, tuple[Layer,
 def _found(entry: Mapping[str, Any]) -> _Found:
     kind, config = entry.get("class_name"), entry["config"]
     name = str(config.get("name"))
-    if kind not in [*KERAS_LAYERS, "Activation"] or entry.get("registered_name") not in (None, kind):
+    if not isinstance(kind, str) or kind not in _KNOWN or entry.get("registered_name") not in (None, kind):
         raise UserError(f"layer {_quote(name)} is of class {_quote(kind)}, which convjax does not know; {_EXPECTED}")
     try:
         return _Found(name, kind, {key: _argument(key, value) for key, value in config.items() if value is not None})
@@ -133,7 +135,7 @@ def _run_config(layers: Sequence[_Found], model: str) -> RunConfig:
 
     `model` is for a network with convolutions.
     """
-    weighted: list[Mapping[str, Any]] = []
+    weighted: list[dict[str, Any]] = []
     follows: list[dict[str, Any]] = []  # the pooling and the rate of dropout after each of `weighted`
     for layer in layers:
         if layer.kind in ("Conv2D", "Dense"):
@@ -141,7 +143,7 @@ def _run_config(layers: Sequence[_Found], model: str) -> RunConfig:
             follows.append({"pool": "none", "pool_size": (1, 1), "rate": 0})
         elif layer.kind in _POOLS and follows and follows[-1]["pool"] == "none":
             follows[-1] |= {"strides": layer.arguments["pool_size"], **layer.arguments, "pool": _POOLS[layer.kind]}
-        elif layer.kind == "Dropout" and follows:
+        elif layer.kind == "Dropout" and follows and not follows[-1]["rate"]:
             follows[-1]["rate"] = layer.arguments["rate"]
 
     def join(values: Iterable[Any]) -> str:

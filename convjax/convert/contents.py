@@ -173,7 +173,7 @@ class _Reader:
         # HDF5 would load a plug-in for a filter that it does not know.
         if any(creation.get_filter(index)[0] not in _FILTERS for index in range(creation.get_nfilters())):
             raise Refused(f"its {name} is stored through an unknown filter")
-        size = max(4, dataset.dtype.itemsize) * (dataset.size + math.prod(dataset.chunks or (0,)))
+        size = max(4, dataset.dtype.itemsize) * ((dataset.size or 0) + math.prod(dataset.chunks or (0,)))
         self.left -= size
         if self.left < 0:
             raise Refused(f"its {name} claims {size:,} bytes, out of proportion to the file")

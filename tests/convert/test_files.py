@@ -1,9 +1,10 @@
-"""Keras's files: what is written, what is read, and all that is refused. That Keras agrees is in test_keras.py."""
+"""Keras files: what we write, what we read, and all that we refuse. test_keras.py checks that Keras agrees."""
 
 import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -44,12 +45,12 @@ def assert_loaded(params, expected=PARAMS):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """HDF5 read in this process, which is quicker; that another does it is tested apart."""
+    """Reads files in this process, which is quicker; other tests cover the separate process."""
     monkeypatch.setattr(reading, "read_apart", contents.read)
 
 
 def weights_file(path, change=lambda file: None):
-    """A good `.weights.h5`, then changed."""
+    """A sound `.weights.h5` with a change."""
     save_keras(path, PARAMS, LAYERS)
     with h5py.File(path, "r+") as file:
         change(file)
@@ -174,7 +175,7 @@ def test_other_ways_to_keep_the_same_numbers(name, tmp_path, in_process):
     assert_loaded(load_keras(weights_file(tmp_path / "x.weights.h5", HARMLESS[name]), LAYERS))
 
 
-def test_numbers_that_are_none_load(tmp_path, in_process):
+def test_nan_and_infinity_load(tmp_path, in_process):
     params = {layer: {name: value.copy() for name, value in variables.items()} for layer, variables in PARAMS.items()}
     params["conv2d_1"]["bias"][:] = np.nan, -np.inf
     save_keras(tmp_path / "x.weights.h5", params, LAYERS)
@@ -260,7 +261,7 @@ def expect_refusal(path, message, load):
 
 
 def archive(path, change=lambda members: members, **options):
-    """A good `.keras`, its members then changed."""
+    """A sound `.keras` with changed members."""
     save_keras(path, PARAMS, LAYERS)
     with zipfile.ZipFile(path) as old:
         members = [(name, old.read(name)) for name in old.namelist()]
@@ -368,7 +369,7 @@ def test_an_encrypted_archive_is_refused(tmp_path, in_process):
     expect_refusal(path, "is encrypted", lambda: load_keras(path, LAYERS))
 
 
-def test_what_is_no_file_of_keras_is_refused(tmp_path):
+def test_other_kinds_of_files_are_refused(tmp_path):
     def refuse(path, message):
         expect_refusal(path, message, lambda: load_keras(path, LAYERS))
         expect_refusal(path, message, lambda: load_keras_model(path))
@@ -395,7 +396,7 @@ def test_weights_alone_bring_no_architecture(tmp_path):
 
 
 def good_files():
-    """A good file of each kind, as bytes."""
+    """A sound file of each kind, as bytes."""
     with tempfile.TemporaryDirectory() as folder:
         made = (
             archive(Path(folder, "x.keras")),
@@ -409,7 +410,7 @@ GOOD = good_files()
 
 
 def damage(content, cut, flips):
-    """The first part of `content`, with some bits turned over."""
+    """The first part of `content`, with some bits flipped."""
     changed = bytearray(content[: max(1, round(cut * len(content)))])
     for position, bit in flips:
         changed[round(position * (len(changed) - 1))] ^= 1 << bit
@@ -421,7 +422,7 @@ flips = st.lists(st.tuples(positions, st.integers(0, 7)), min_size=1, max_size=1
 
 
 def loaded_or_refused(load, path):
-    """What `load` gives, or None where it refuses `path` in the one way it may."""
+    """What `load` returns, or None if it refuses `path` with a UserError that names it."""
     try:
         return load(path)
     except UserError as error:
@@ -444,8 +445,8 @@ def test_damage_ends_in_a_user_error_or_in_numbers(kind, cut, flips, tmp_path_fa
 
 @settings(max_examples=8, deadline=None)
 @given(cut=st.one_of(st.just(1.0), positions), flips=flips)
-def test_damage_to_attributes_cannot_take_us_along(cut, flips, tmp_path_factory):
-    """libhdf5 itself crashes or hangs on some of these, so this goes through the process of its own."""
+def test_damage_that_crashes_hdf5_does_not_crash_us(cut, flips, tmp_path_factory):
+    """libhdf5 itself crashes or hangs on some of these, so they are read in a separate process."""
     path = tmp_path_factory.getbasetemp() / "damaged.h5"
     path.write_bytes(damage(GOOD[2], cut, flips))
     loaded_or_refused(lambda path: load_keras(path, LAYERS), path)
@@ -490,3 +491,17 @@ def test_the_reader_passes_everything_on(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(contents.Refused, match=r"neither a \.keras archive nor an HDF5 file"):
         contents.read_apart(path)
+
+
+def test_the_separate_process_has_limits(tmp_path):
+    path = weights_file(tmp_path / "x.weights.h5")
+    program = (
+        f"import resource, sys; from convjax.convert import contents; contents._main({str(path)!r});"
+        "names = 'RLIMIT_AS', 'RLIMIT_CPU', 'RLIMIT_FSIZE', 'RLIMIT_CORE';"
+        "print(*(resource.getrlimit(getattr(resource, name))[0] for name in names), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    memory, seconds, *rest = map(int, done.stderr.split())
+    assert 0 < memory < 5 * 2**30
+    assert 0 < seconds < 60
+    assert rest == [0, 0]
