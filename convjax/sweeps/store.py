@@ -387,6 +387,8 @@ def _check_result(values: Mapping[str, Any], digest: str) -> None:
     for name in _RESULT_COLUMNS:
         if name != "dataset_fingerprint" and not (values.get(name) is None or _is_number(values[name])):
             raise ValueError(f"its {name!r} is not a number")
+    if not isinstance(values.get("dataset_fingerprint"), str | None):
+        raise ValueError("its 'dataset_fingerprint' is not text")
 
 
 def _is_number(value: Any) -> bool:
