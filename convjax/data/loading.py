@@ -84,7 +84,7 @@ def load(
       name: `mnist`, `fashion_mnist`, `kmnist`, `mnist_5k` (ships with convjax), `corners/MARGIN`
         (`convjax.data.corners`), `cats_vs_dogs`, `cats_vs_dogs_small` (`convjax.data.folders.cats_vs_dogs`),
         `folder:PATH` for a folder of images (`convjax.data.folders.folder`), or the TFDS name of any other data set
-        of labelled images of one size, such as `cifar10` or `emnist/balanced`.
+        of labeled images of one size, such as `cifar10` or `emnist/balanced`.
       data_dir: folder with raw data files; prepared data is kept there too if it is writable. Empty for the user's
         cache (see `convjax.data.cache.user_cache`).
       train_size: train on a stratified subset of this many examples; larger subsets contain smaller ones. 0 for all.
@@ -96,7 +96,7 @@ def load(
       progress: receives the bytes of each download.
 
     Raises:
-      UserError: an unknown name, an impossible size, a wrong file in `data_dir`, or not labelled images of one size.
+      UserError: an unknown name, an impossible size, a wrong file in `data_dir`, or not labeled images of one size.
       UnavailableError: no source could provide the data (the message lists what was tried), or it cannot be kept.
     """
     decoded = prepare(
@@ -163,13 +163,14 @@ def image_info(
     A folder's images are read only if `image_size` or `color` leaves their shape open.
 
     Raises:
-      UserError: an unknown name, or not labelled images of one size.
+      UserError: an unknown name, or not labeled images of one size.
     """
     size = parse_size(image_size)
     if name.startswith(FOLDER):
         return _folder_info(name, size, color, skip_corrupt, data_dir)
     if name in _CATS_VS_DOGS:
-        return (*folders.cats_vs_dogs.require_size(name, size), 1 if color == "grey" else 3), 2
+        size = folders.cats_vs_dogs.require_size(name, size)
+        return (*size, 1 if color == "grey" else 3), len(folders.cats_vs_dogs.CLASS_NAMES)
     if name in idx.BUILT_IN:
         shape, classes = idx.BUILT_IN[name].image_shape, len(idx.BUILT_IN[name].class_names)
     elif name.startswith(corners.PREFIX):

@@ -19,7 +19,7 @@ def new_shape(name: str, shape: tuple[int, int, int], size: Window | None, color
     """The shape that images of `shape` get; None and `auto` keep what they have.
 
     Raises:
-      UserError: the images of `name` are neither grey nor RGB.
+      UserError: the images of `name` are neither gray nor RGB.
     """
     if shape[-1] not in (1, 3):
         raise UserError(f"{name}: its images have {shape[-1]} channels; --image_size and --color need 1 or 3")
@@ -30,7 +30,7 @@ def prepare(decoded: Decoded, size: Window | None, color: str, data_dir: str, *,
     """`decoded` with its images in another size (None: unchanged) or color (`auto`: unchanged).
 
     Raises:
-      UserError: its images are neither grey nor RGB.
+      UserError: its images are neither gray nor RGB.
       UnavailableError: nothing can be written.
     """
     shape = decoded.train[0].shape[1:]

@@ -332,6 +332,8 @@ def check_result(values: Mapping[str, Any]) -> None:
     for name in RESULT_COLUMNS:
         if name != "dataset_fingerprint" and not (values.get(name) is None or _is_number(values[name])):
             raise ValueError(f"its {name!r} is not a number")
+    if not isinstance(values.get("dataset_fingerprint"), str | None):
+        raise ValueError("its 'dataset_fingerprint' is not text")
 
 
 def read_classes(path: str | os.PathLike[str]) -> np.ndarray:

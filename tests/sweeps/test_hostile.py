@@ -69,6 +69,9 @@ def test_a_run_with_a_damaged_file_is_read_or_refused(sound, tmp_path, name, exa
         (run.path / name).write_bytes(content)
         read_or_refused(lambda: read_all(run), run.path.parent)
 
-    is_json = name.endswith(".json")
-    inputs = json_bytes(json.loads(sound[name])) if is_json else mutated(sound[name])
-    feed(inputs, check, examples, always=[nested(sound[name])] if is_json else ())
+    if not name.endswith(".json"):
+        feed(mutated(sound[name]), check, examples)
+        return
+    value = json.loads(sound[name])
+    lists = [json.dumps({**value, key: []}).encode() for key in value]
+    feed(json_bytes(value), check, examples, always=[nested(sound[name]), *lists])

@@ -111,7 +111,9 @@ def prepare(
         with zipfile.ZipFile(path) as opened:
             small = name == "cats_vs_dogs_small"
             items, left_out = _items(opened, sum(SMALL.values()) + _SPARE if small else None)
-            recipe = image_set.Recipe(name, CLASS_NAMES, size, color, True, source, folder, key)
+            recipe = image_set.Recipe(
+                name, CLASS_NAMES, size, color, skip_corrupt=True, source=source, folder=folder, key=key
+            )
             choose = functools.partial(_choose_small, name) if small else list
             return image_set.build(recipe, items, left_out, choose)
     except zipfile.BadZipFile as error:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
     files, left_out = _files(root, levels)
     if not files and not left_out:
         raise UserError(f"{name}: there is no image in it")
-    hashes, unreadable = _hashes(root, files, roots)
+    hashes, unreadable = _hashes(root, {relative: state for relative, (_, _, state) in files.items()}, roots)
     left_out += unreadable
     labels = {class_name: label for label, class_name in enumerate(class_names)}
     items = [
@@ -66,7 +66,7 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
             hashes[relative],
             functools.partial(_read, root / relative),
         )
-        for relative, (split, class_name) in sorted(files.items())
+        for relative, (split, class_name, _) in sorted(files.items())
         if relative in hashes
     ]
     key = _key(items, class_names, left_out, size, color)
@@ -75,8 +75,9 @@ def prepare(name: str, data_dir: str, *, size: Window | None, color: str, skip_c
         image_set.refuse(name, bad, skip_corrupt, decoded.details["left_out"])
         return decoded
     log(f"{name}: decoding {counted(len(items), 'image')} (once)")
-    folder = roots.write / f"folder-{key}"
-    recipe = image_set.Recipe(name, class_names, size, color, skip_corrupt, str(root), folder, key)
+    recipe = image_set.Recipe(
+        name, class_names, size, color, skip_corrupt, source=str(root), folder=roots.write / f"folder-{key}", key=key
+    )
     return image_set.build(recipe, items, left_out)
 
 
@@ -154,23 +155,24 @@ def _folders(name: str, root: Path, folder: Path) -> Classes:
     return folders
 
 
-def _files(root: Path, levels: dict[str, Classes]) -> tuple[dict[str, tuple[str, str]], list[LeftOut]]:
-    """(split, class name) of every file by its path in `root`; and the entries that are no readable file."""
-    files: dict[str, tuple[str, str]] = {}
+def _files(root: Path, levels: dict[str, Classes]) -> tuple[dict[str, tuple[str, str, list[int]]], list[LeftOut]]:
+    """(split, class name, state) of every file by its path in `root`; and the entries that must not be read."""
+    files: dict[str, tuple[str, str, list[int]]] = {}
     bad: list[LeftOut] = []
     for split, classes in levels.items():
         for class_name, folder in classes.items():
             for path in _walk(root, folder, bad):
                 relative = path.relative_to(root).as_posix()
-                if problem := _problem(root, path):
-                    bad.append(LeftOut(_shown(relative), problem))
+                state = _state(root, path)
+                if isinstance(state, str):
+                    bad.append(LeftOut(_shown(relative), state))
                 else:
-                    files[relative] = split, class_name
+                    files[relative] = split, class_name, state
     return files, bad
 
 
-def _problem(root: Path, path: Path) -> str:
-    """Why a path must not be read; empty if it may be. (These words are part of `_key`.)"""
+def _state(root: Path, path: Path) -> list[int] | str:
+    """The size and times of a file, or why it must not be read. (These words enter `_key`.)"""
     try:
         status = path.stat()
         inside = path.resolve().is_relative_to(root)
@@ -182,7 +184,7 @@ def _problem(root: Path, path: Path) -> str:
         return "is no file"
     if status.st_size > LARGEST_FILE:
         return f"has {status.st_size:,} bytes; the most an image may have are {LARGEST_FILE:,}"
-    return ""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _shown(name: str) -> str:
@@ -220,8 +222,8 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _hashes(root: Path, files: Iterable[str], roots: cache.Roots) -> tuple[dict[str, str], list[LeftOut]]:
-    """SHA-256 of each file, remembered if it has not changed; and the files that cannot be read."""
+def _hashes(root: Path, states: dict[str, list[int]], roots: cache.Roots) -> tuple[dict[str, str], list[LeftOut]]:
+    """SHA-256 of each file, remembered if its state has not changed; and the files that cannot be read."""
     memory = f"folder-hashes/{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
     known: dict[str, Any] = {}
     for place in roots.read:
@@ -229,13 +231,10 @@ def _hashes(root: Path, files: Iterable[str], roots: cache.Roots) -> tuple[dict[
             content = json.loads((place / memory).read_text())
             if content["format"] == _FORMAT:
                 known |= content["files"]
-    states: dict[str, list[int]] = {}
     hashes: dict[str, str] = {}
-    for relative in files:
-        status = (root / relative).stat()
-        states[relative] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    for relative, state in states.items():
         remembered = known.get(relative)
-        if isinstance(remembered, list) and remembered[:-1] == states[relative]:
+        if isinstance(remembered, list) and remembered[:-1] == state:
             hashes[relative] = remembered[-1]
 
     def digest(relative: str) -> str | LeftOut:

@@ -138,16 +138,16 @@ def _agree(recipe: Recipe, items: Sequence[Item], bad: list[LeftOut]) -> tuple[S
     name, size, color = recipe.name, recipe.size, recipe.color
     if size is not None and color != "auto":
         return items, size, color
-    good, sizes, all_grey = [], {}, True
+    good, sizes, all_gray = [], {}, True
     for item in items:
         try:
-            found, grey = inspect(item.read())
+            found, gray = inspect(item.read())
         except (BadImage, OSError) as error:
             bad.append(LeftOut(item.name, reason(error)))
             continue
         good.append(item)
         sizes.setdefault(found, item.name)
-        all_grey &= grey
+        all_gray &= gray
     if not good:
         refuse(name, bad, recipe.skip_corrupt)
         raise UserError(f"{name}: there is no image in it")
@@ -157,7 +157,7 @@ def _agree(recipe: Recipe, items: Sequence[Item], bad: list[LeftOut]) -> tuple[S
             f"{name}: its images differ in size ({first} is {one[0]}x{one[1]}, {second} {other[0]}x{other[1]}); "
             f"{GIVE_SIZE}"
         )
-    return good, size or next(iter(sizes)), ("grey" if all_grey else "rgb") if color == "auto" else color
+    return good, size or next(iter(sizes)), ("grey" if all_gray else "rgb") if color == "auto" else color
 
 
 def _decoded(items: Sequence[Item], size: Window, color: str) -> Iterator[tuple[Item, np.ndarray | LeftOut]]:

@@ -18,7 +18,7 @@ LARGEST_IMAGE = 100_000_000
 """Pixels; a larger image is not decoded, because a few kilobytes can claim to be gigabytes."""
 
 CHANNELS = {"grey": 1, "rgb": 3}
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+_GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
 class BadImage(Exception):
@@ -58,7 +58,7 @@ def inspect(content: bytes) -> tuple[Window, bool]:
     with _opened(content) as image:
         turned = _orientation(image) >= 5
         size = (image.width, image.height) if turned else (image.height, image.width)
-        return size, _is_grey(image)
+        return size, _is_gray(image)
 
 
 def decode(content: bytes, size: Window | None, color: str) -> np.ndarray:
@@ -99,8 +99,8 @@ def convert(pixels: np.ndarray, size: Window | None, color: str) -> np.ndarray:
     return resize(image, size)
 
 
-def _is_grey(image: Image.Image) -> bool:
-    return image.mode in _GREY_MODES or image.mode.startswith("I;16")
+def _is_gray(image: Image.Image) -> bool:
+    return image.mode in _GRAY_MODES or image.mode.startswith("I;16")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

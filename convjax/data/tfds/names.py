@@ -27,7 +27,7 @@ def image_info(name: str) -> tuple[tuple[int, int, int], int]:
     """Image shape (height, width, channels) and number of classes, from TFDS's description of the data set.
 
     Raises:
-      UserError: an unknown name, not labelled images, or images of no fixed size.
+      UserError: an unknown name, not labeled images, or images of no fixed size.
     """
     shape, classes = _describe(name, _builder(name, None))
     if None in shape:
@@ -41,7 +41,7 @@ def prepare(name: str, data_dir: str, *, log: Log) -> Decoded:
     `data_dir` may hold TFDS's prepared copy (array_record), its downloads, or the data set's raw files.
 
     Raises:
-      UserError: an unknown name, not labelled images of one size, no train and test data, or TFDS cannot prepare it
+      UserError: an unknown name, not labeled images of one size, no train and test data, or TFDS cannot prepare it
         without TensorFlow or files from the user.
       UnavailableError: it cannot be downloaded, or nothing can be written.
     """

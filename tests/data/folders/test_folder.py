@@ -305,7 +305,7 @@ def test_images_are_turned_as_their_exif_says_and_16_bits_scaled():
     assert images.decode(buffer.getvalue(), None, "grey").ravel().tolist() == [0, 0, 1, 255]
 
 
-def test_any_data_set_can_be_resized_and_recoloured(lines):
+def test_any_data_set_can_be_resized_and_recolored(lines):
     own = data.load("mnist_5k")
     small = data.load("mnist_5k", image_size="14", color="rgb", log=lines.append)
     assert small.image_shape == (14, 14, 3)

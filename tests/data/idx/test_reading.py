@@ -141,7 +141,7 @@ def test_where_only_the_published_gzip_has_a_known_hash(tmp_path):
     assert f"put {IMAGES.name}.gz there" in message
 
 
-def test_files_of_another_known_set_are_recognised(tmp_path, monkeypatch):
+def test_files_of_another_known_set_are_recognized(tmp_path, monkeypatch):
     other = make_tiny(seed=1).raw
     monkeypatch.setitem(catalog.BUILT_IN, "other", dataclasses.replace(other, name="other"))
     message = refusal(tmp_path, make_tiny(seed=1).content[IMAGES.name], IMAGES)
