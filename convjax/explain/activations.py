@@ -64,7 +64,7 @@ def feature_maps(layers: tuple[Layer, ...], params: Any, images: Images) -> dict
 
 def responses(
     layers: tuple[Layer, ...], params: Any, images: Images, name: str
-) -> Float[np.ndarray, "images rows columns channels"]:
+) -> Float[np.ndarray, "images rows columns filters"]:
     """The output of a layer's filters before the activation: correlation with the kernel, plus the bias.
 
     Raises:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from convjax.errors import UserError
 from convjax.explain.activations import Images, layer_named, map_layers
@@ -61,7 +61,12 @@ def _gradients(layers: tuple[Layer, ...], params: Any, scaled: jax.Array, classe
 
 @functools.partial(jax.jit, static_argnames="layers")
 def _smooth(
-    layers: tuple[Layer, ...], params: Any, scaled: jax.Array, classes: jax.Array, keys: PRNGKeyArray, noise: jax.Array
+    layers: tuple[Layer, ...],
+    params: Any,
+    scaled: jax.Array,
+    classes: jax.Array,
+    keys: Key[Array, " samples"],
+    noise: jax.Array,
 ) -> jax.Array:
     def add(total: jax.Array, key: PRNGKeyArray) -> tuple[jax.Array, None]:
         noisy = scaled + noise * jax.random.normal(key, scaled.shape)

@@ -18,7 +18,7 @@ class Sliding:
       before: rows of padding above the image and columns of padding to its left.
       size: height and width of the image without padding.
       window, strides: (vertical, horizontal).
-      kernel: `[height, width]`: a step sums the products of patch and kernel. None: a step takes the maximum.
+      kernel: as large as the window: a step sums the products of patch and kernel. None: a step takes the maximum.
       output: the value of every step, `[rows, columns]`.
     """
 
@@ -27,7 +27,7 @@ class Sliding:
     size: Window
     window: Window
     strides: Window
-    kernel: Float[np.ndarray, "height width"] | None
+    kernel: Float[np.ndarray, "kernel_height kernel_width"] | None
     output: Float[np.ndarray, "rows columns"]
 
     @property
@@ -39,7 +39,7 @@ class Sliding:
         """Row and column, in `padded`, of the window's upper left corner at a step."""
         return step[0] * self.strides[0], step[1] * self.strides[1]
 
-    def patch(self, step: Window) -> Float[np.ndarray, "height width"]:
+    def patch(self, step: Window) -> Float[np.ndarray, "window_height window_width"]:
         """The pixels under the window at a step."""
         row, column = self.corner(step)
         return self.padded[row : row + self.window[0], column : column + self.window[1]]

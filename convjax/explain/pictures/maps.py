@@ -39,7 +39,7 @@ _RESPONSES = 4
 @styled
 def feature_sheet(
     image: NDArray[np.uint8],
-    maps: Mapping[str, NDArray[np.float32]],
+    maps: Mapping[str, NDArray[np.floating]],
     layers: Sequence[Layer],
     names: Sequence[str],
     title: str,
@@ -89,7 +89,7 @@ def _height(layer: Layer, last: bool) -> float:
     return min(0.9 * WIDTH * rows / columns, 1.2 * rows) * min(max(height / width, 0.3), 3.0)
 
 
-def _draw_output(figure: Figure, axes: Axes, values: NDArray[np.float32]) -> None:
+def _draw_output(figure: Figure, axes: Axes, values: NDArray[np.floating]) -> None:
     if values.ndim == 3:
         tiles = np.moveaxis(values, -1, 0)[:_MOST_CHANNELS]
         drawn = show_sheet(axes, tiles, min(_COLUMNS, len(tiles)), scale_of(tiles))
@@ -104,7 +104,7 @@ def _draw_output(figure: Figure, axes: Axes, values: NDArray[np.float32]) -> Non
     color_bar(figure, drawn, axes, "output", shrink=0.9)
 
 
-def _logit_bars(axes: Axes, logits: NDArray[np.float32], names: Sequence[str], theme: Theme) -> None:
+def _logit_bars(axes: Axes, logits: NDArray[np.floating], names: Sequence[str], theme: Theme) -> None:
     best = int(np.argmax(logits))
     colors = [theme.series[0] if index == best else theme.muted for index in range(len(logits))]
     axes.bar(range(len(logits)), logits, color=colors, width=0.7)
@@ -129,9 +129,9 @@ class Response:
     """
 
     channel: int
-    kernel: NDArray[np.float32]
-    response: NDArray[np.float32]
-    output: NDArray[np.float32]
+    kernel: NDArray[np.floating]
+    response: NDArray[np.floating]
+    output: NDArray[np.floating]
 
 
 @styled
@@ -193,7 +193,7 @@ def feature_maps(subject: Subject) -> Chapter:
     found = activations.feature_maps(layers, subject.params, images)
     pictures = []
     for place, index in enumerate(subject.chosen):
-        label = f"test image {index}, class {subject.name(subject.labels[index])}"
+        label = f"test image {index}, class {subject.name(int(subject.labels[index]))}"
         maps = {name: values[place] for name, values in found.items()}
         title = f"Feature maps of {label}"
         pictures.append(
@@ -214,7 +214,7 @@ def feature_maps(subject: Subject) -> Chapter:
     return Chapter("Feature maps", text, pictures)
 
 
-def _responses(subject: Subject, index: int, outputs: NDArray[np.float32], label: str) -> Picture:
+def _responses(subject: Subject, index: int, outputs: NDArray[np.floating], label: str) -> Picture:
     first, image = subject.layers[0], subject.images[index]
     responses = activations.responses(subject.layers, subject.params, image[None], first.name)[0]
     kernels = np.asarray(subject.params[first.name]["kernel"]).mean(2)

@@ -149,7 +149,7 @@ def _finish(bar: Colorbar, label: str, words: Sequence[str] | None = None) -> No
     bar.set_label(label, fontsize=SMALL)
 
 
-def decimals(value: float, spec: str = ".2f") -> str:
+def decimals(value: float | np.floating, spec: str = ".2f") -> str:
     """A number with fixed decimals and a true minus sign; never `-0.00`."""
     return f"{value:z{spec}}".replace("-", "\N{MINUS SIGN}")
 

@@ -57,7 +57,7 @@ class Subject:
         return self.task.layers
 
     @functools.cached_property
-    def logits(self) -> NDArray[np.float32]:
+    def logits(self) -> NDArray[np.floating]:
         """The logits of every test image, `[examples, classes]`."""
         return np.asarray(predict(self.params, self.images, task=self.task))
 

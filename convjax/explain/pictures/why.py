@@ -55,7 +55,7 @@ class Explained:
 
     image: NDArray[np.uint8]
     label: str
-    maps: Mapping[str, NDArray[np.float64]]
+    maps: Mapping[str, NDArray[np.floating]]
 
 
 @styled
@@ -110,7 +110,7 @@ def _show_labeled(axes: Axes, row: Explained) -> None:
     axes.set_xlabel("0 black to 255" if row.image.shape[-1] != 3 else "RGB", fontsize=SMALL, labelpad=2)
 
 
-def _show_map(axes: Axes, values: NDArray[np.float64], image: NDArray[np.uint8], *, signed: bool) -> None:
+def _show_map(axes: Axes, values: NDArray[np.floating], image: NDArray[np.uint8], *, signed: bool) -> None:
     bare(axes)
     norm, colors = (around_zero(values), diverging()) if signed else (from_zero(values), sequential())
     axes.imshow(values, cmap=colors, norm=norm, interpolation="none")
@@ -126,7 +126,7 @@ def why(subject: Subject) -> Chapter:
     indices, classes, labels = [], [], []
     for index in subject.chosen:
         true = int(subject.labels[index])
-        predicted, second, *_ = np.argsort(-subject.logits[index], kind="stable")
+        predicted, second, *_ = np.argsort(-subject.logits[index], kind="stable").tolist()
         if predicted == true:
             pair = (predicted, "predicted, true"), (second, "second")
         else:
@@ -159,7 +159,8 @@ def wrong(subject: Subject) -> Chapter:
     if not total:
         raise UserError(f"no test image is misclassified ({len(subject.labels):,} images)")
     indices, classes, labels = [], [], []
-    for index, taken, true in list(zip(found.indices, found.predicted, found.true, strict=True))[:_MOST_WRONG]:
+    columns = (column[:_MOST_WRONG].tolist() for column in (found.indices, found.predicted, found.true))
+    for index, taken, true in zip(*columns, strict=True):
         percent = functools.partial(_percent, subject.logits[index])
         label = f"predicted {subject.name(taken)}\n({percent(taken)})\ntrue {subject.name(true)}\n({percent(true)})"
         indices += [index, index]
@@ -216,7 +217,7 @@ def _square(shape: Sequence[int]) -> tuple[int, int]:
     return max(1, round(least / 5.6)), max(1, round(least / _OCCLUSIONS))
 
 
-def _occlusion(subject: Subject, index: int) -> NDArray[np.float64]:
+def _occlusion(subject: Subject, index: int) -> NDArray[np.floating]:
     """The fall of each logit at every pixel, `[height, width, classes]`: linear between the squares' centers."""
     image = subject.images[index]
     window, stride = _square(image.shape)
@@ -236,7 +237,7 @@ def _detail(subject: Subject) -> str:
     return f"{subject.config.dataset}, seed {subject.config.seed}, after epoch {subject.epoch:g}"
 
 
-def _percent(scores: NDArray[np.float32], index: int) -> str:
+def _percent(scores: NDArray[np.floating], index: int) -> str:
     wide = scores.astype(np.float64)
     share = 100 * np.exp(wide[index] - wide.max()) / np.exp(wide - wide.max()).sum()
     return ">99.99 %" if share > 99.99 else "<0.01 %" if share < 0.01 else f"{share:.2f} %"

@@ -119,7 +119,7 @@ def _draw_output(axes: Axes, sliding: Sliding, index: int, theme: Theme) -> Axes
     return drawn
 
 
-def _draw_grid(axes: Axes, values: NDArray[np.float64], norm: Normalize, colors: object, theme: Theme) -> AxesImage:
+def _draw_grid(axes: Axes, values: NDArray[np.floating], norm: Normalize, colors: object, theme: Theme) -> AxesImage:
     """An image with lines around its cells; around the whole if there are many."""
     bare(axes)
     drawn = axes.imshow(values, cmap=colors, norm=norm, interpolation="none")
@@ -139,7 +139,7 @@ def _frame(axes: Axes, corner: Window, window: Window, theme: Theme) -> None:
     )
 
 
-def _sum_text(patch: NDArray[np.float64], kernel: NDArray[np.float64], value: float) -> str:
+def _sum_text(patch: NDArray[np.floating], kernel: NDArray[np.floating], value: float) -> str:
     if kernel.size > 9:
         return f"sum of {kernel.size} products\n= {decimals(value)}"
     lines = [
@@ -149,7 +149,7 @@ def _sum_text(patch: NDArray[np.float64], kernel: NDArray[np.float64], value: fl
     return "\n+ ".join(lines) + f"\n= {decimals(value)}"
 
 
-def crop(image: NDArray[np.float64], side: int, kernel: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+def crop(image: NDArray[np.floating], side: int, kernel: NDArray[np.floating] | None = None) -> NDArray[np.floating]:
     """The most varied square of an image `[height, width]`, 0..1, rounded to tenths.
 
     Most varied means: the kernel's responses to the square have the largest standard deviation, or without a kernel
@@ -205,7 +205,7 @@ def _film(name: str, title: str, caption: str, sliding: Sliding) -> Animation:
     )
 
 
-def _channel_and_kernel(subject: Subject, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+def _channel_and_kernel(subject: Subject, index: int) -> tuple[NDArray[np.floating], NDArray[np.floating], str]:
     """One channel of a test image, a filter over it, and where the filter comes from."""
     image, first = subject.images[index] / 255.0, subject.layers[0]
     if first.kind != "Conv2D" or max(first.window) > _LARGEST_WINDOW or min(first.window) < 2:
