@@ -11,7 +11,7 @@ from convjax.config import RunConfig
 from convjax.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
-    from convjax.training.loop import EpochMetrics, Progress
+    from convjax.training.hooks import EpochMetrics, Progress
 
 _NOMINAL_RATE = 1e11
 """FLOPs per second, assumed until a run has been measured."""

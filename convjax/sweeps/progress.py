@@ -7,7 +7,7 @@ import rich.progress
 
 if TYPE_CHECKING:
     from convjax.sweeps.run import Reporter
-    from convjax.training.loop import EpochMetrics, Progress
+    from convjax.training.hooks import EpochMetrics, Progress
 
 
 def make_reporter(progress: bool) -> "Reporter":

@@ -10,7 +10,8 @@ from convjax.analysis.tables import accuracy_table
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import doctor
-from convjax.sweeps.store import Run, read_correct, read_runs
+from convjax.sweeps.frame import read_correct, read_runs
+from convjax.sweeps.store import Run
 from tests.helpers.hostile import amounts, feed, json_bytes, mutated, nested
 from tests.helpers.limits import read_or_refused
 
