@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 
-import jax
 from absl import logging
 
 from convjax import data, training
@@ -53,7 +52,7 @@ def run_sweep(sweep: Sweep, how: SweepOptions, reporter: SweepReporter) -> None:
         return
     mode = how.seed_mode
     if mode == "auto":
-        mode = "serial" if jax.default_backend() == "cpu" else "vmap"
+        mode = "serial" if training.backend.on_cpu() else "vmap"
     if mode == "processes":
         _run_in_processes(sweep, todo, how.jobs or min(2, os.cpu_count() or 1), reporter)
     else:

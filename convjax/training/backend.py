@@ -40,6 +40,11 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def on_cpu() -> bool:
+    """Whether computations run on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
 def jit_unoptimized(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`jax.jit` without optimization on CPU, for functions that run seldom and take longer to optimize than to run.
 
