@@ -10,18 +10,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
 from convjax.config import FIELD_NAMES, RunConfig, field_type, help_of
 from convjax.errors import UnavailableError, UserError
-from convjax.sweeps.options import Options
+from convjax.sweeps.options import Options, SweepOptions
 
 QUICK: dict[str, str | int] = {"dataset": "mnist_5k", "epochs": 1}
 """What `--quick` sets, unless the user did."""
 
-T = TypeVar("T")
+T = TypeVar("T", Options, SweepOptions)
 
 
 def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
@@ -32,7 +32,8 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
     for field in dataclasses.fields(RunConfig):
         if field.name in skip:
             continue
-        kind, default, text = field_type(field.name), field.default, help_of(field.name)
+        kind, text = field_type(field.name), help_of(field.name)
+        default: Any = field.default
         if kind is bool:
             flags.DEFINE_bool(field.name, default, text)
         elif grid:
@@ -53,10 +54,11 @@ def define_run_flags() -> None:
     flags.DEFINE_bool("quick", False, "smoke run: mnist_5k, one epoch, two seeds; ends in seconds")
 
 
-def define_flags_of(options: type) -> None:
+def define_flags_of(options: type[Options | SweepOptions]) -> None:
     """Defines a flag for every field of a dataclass whose fields are `convjax.settings.setting`s."""
     for field in dataclasses.fields(options):
-        default, text = field.default, field.metadata["help"]
+        default: Any = field.default
+        text = field.metadata["help"]
         minimum, choices = field.metadata.get("minimum"), field.metadata.get("choices")
         if field.type is bool:
             flags.DEFINE_bool(field.name, default, text)
@@ -79,7 +81,7 @@ def config_from_flags() -> RunConfig:
     values = {name: flags.FLAGS[name].value for name in FIELD_NAMES if name in flags.FLAGS}
     if "quick" in flags.FLAGS and flags.FLAGS.quick:
         values |= {name: value for name, value in QUICK.items() if not flags.FLAGS[name].present}
-    return RunConfig(**values)
+    return RunConfig.from_dict(values)
 
 
 def options_from_flags(options: type[T] = Options) -> T:

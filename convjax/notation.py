@@ -19,7 +19,7 @@ random affine transforms joined by `+`:
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from convjax.errors import UserError
 
@@ -161,7 +161,7 @@ def parse_augmentation(spec: str) -> Augmentation | None:
     """
     if not spec:
         return None
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for part in spec.split("+"):
         name, _, text = part.partition("=")
         if name in changes:

@@ -92,7 +92,8 @@ def _in_turn(
     x: jax.Array, blocks: Sequence[Block], parameters: Sequence[tuple[jax.Array, jax.Array]], method: str
 ) -> jax.Array:
     """The blocks, on and in the layout of `method`."""
-    extents = _extents(x.shape[1:3], blocks, [kernel.shape[:2] for kernel, _ in parameters])
+    windows = [(kernel.shape[0], kernel.shape[1]) for kernel, _ in parameters]
+    extents = _extents((x.shape[1], x.shape[2]), blocks, windows)
     for block, (kernel, bias), extent in zip(blocks, parameters, extents, strict=True):
         x = _block(x, kernel, bias, block, extent, method)
     return x
@@ -179,7 +180,7 @@ def _block(x: jax.Array, kernel: jax.Array, bias: jax.Array, block: Block, exten
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, block: Block, extent: _Extent, method: str) -> jax.Array:
-    window, image = kernel.shape[:2], x.shape[1:3]
+    window, image = (kernel.shape[0], kernel.shape[1]), (x.shape[1], x.shape[2])
     if method == "xla":
         covered = _span(extent.size, block.strides, window)
         # Negative where the last rows or columns are not read.

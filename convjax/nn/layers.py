@@ -205,8 +205,9 @@ def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto"
             return Conv2D(layer.channels, layer.window, **window, activation=layer.activation, dtype=dtype,
                           method=method, name=name)  # fmt: skip
         case "LocallyConnected2D":
-            return LocallyConnected2D(layer.channels, layer.window, layer.output_shape[:2], **window,
-                                      activation=layer.activation, dtype=dtype, name=name)  # fmt: skip
+            rows, columns, channels = layer.output_shape
+            return LocallyConnected2D(channels, layer.window, (rows, columns), **window, activation=layer.activation,
+                                      dtype=dtype, name=name)  # fmt: skip
         case "MaxPooling2D":
             return MaxPooling2D(layer.window, layer.strides, name=name)
         case "AveragePooling2D":

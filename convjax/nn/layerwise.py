@@ -7,7 +7,7 @@ layers are those of `nn.layers`, as in evaluation: dropout does nothing, and the
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def apply_layer(
     method = method or ("patches" if jax.default_backend() == "cpu" else "xla")
     if not activate:
         layer = dataclasses.replace(layer, activation="linear")
-    return layer_module(layer, method=method).apply({"params": params.get(layer.name, {})}, x)
+    return cast("jax.Array", layer_module(layer, method=method).apply({"params": params.get(layer.name, {})}, x))
 
 
 def run_layers(layers: Sequence[Layer], params: Mapping[str, Any], x: jax.Array) -> jax.Array:

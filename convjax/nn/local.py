@@ -24,19 +24,19 @@ def local2d(
 
     With the same kernel and bias at every position this is a convolution.
     """
-    rows, columns, *window, depth, channels = kernel.shape
-    assert (rows, columns) == output_shape(x.shape[1:3], tuple(window), strides, padding)
-    vertical, horizontal = pad_amounts(x.shape[1:3], tuple(window), strides, padding)
+    rows, columns, height, width, depth, channels = kernel.shape
+    assert (rows, columns) == output_shape(x.shape[1:3], (height, width), strides, padding)
+    vertical, horizontal = pad_amounts(x.shape[1:3], (height, width), strides, padding)
     # Positions first, then the batch: one matrix product for each position, and no transposition inside a step.
     x = jnp.pad(jnp.transpose(x, (1, 2, 0, 3)), (vertical, horizontal, (0, 0), (0, 0)))
     patches = jnp.concatenate(
         [
             strided(strided(x, row, rows, strides[0], 0), column, columns, strides[1], 1)
-            for row in range(window[0])
-            for column in range(window[1])
+            for row in range(height)
+            for column in range(width)
         ],
         axis=-1,
     )
-    flat = kernel.reshape(rows, columns, window[0] * window[1] * depth, channels)
+    flat = kernel.reshape(rows, columns, height * width * depth, channels)
     y = jax.lax.dot_general(patches, flat, (((3,), (2,)), ((0, 1), (0, 1)))) + bias[:, :, None]
     return jnp.transpose(y, (2, 0, 1, 3))

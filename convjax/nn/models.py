@@ -12,6 +12,7 @@ and the module computes just these layers, one after the other. Runs of convolut
 `nn.conv.conv_stack`, which computes them together: the same result, several times faster on a CPU.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,15 +62,18 @@ class ConvNet(nn.Module):
     @nn.nowrap
     def conv_blocks(self, layers: Sequence[Layer], x: jax.Array) -> jax.Array:
         """Convolutions and the poolings that follow some of them, computed together."""
-        blocks, weights = [], []
+        blocks: list[Block] = []
+        weights: list[tuple[jax.Array, jax.Array]] = []
         for layer, following in itertools.zip_longest(layers, layers[1:]):
             if layer.kind != "Conv2D":
                 continue
-            pooling = {}
+            block = Block(layer.strides, layer.padding, layer.activation)
             if following is not None and following.kind in _POOLS:
-                pooling = {"pool": _POOLS[following.kind], "pool_size": following.window}
-                pooling["pool_strides"] = following.strides
-            blocks.append(Block(layer.strides, layer.padding, layer.activation, **pooling))
+                pool = _POOLS[following.kind]
+                block = dataclasses.replace(
+                    block, pool=pool, pool_size=following.window, pool_strides=following.strides
+                )
+            blocks.append(block)
             weights.append(layer_module(layer, dtype=self.dtype).weights(layer.input_shape[-1]))
         return conv_stack(x, blocks, weights, method=self.method)
 

@@ -36,7 +36,7 @@ from convjax.sweeps.options import SweepOptions
 if TYPE_CHECKING:
     import pandas
 
-    from convjax.sweeps import Measurement, Sweep, SweepDisplay
+    from convjax.sweeps import Cost, Measurement, Sweep, SweepDisplay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
     for arm in arms:
         for name in shared & set(fields_without_effect(arm["model"])) if "model" in arm else ():
             del arm[name]
-    return RunConfig(**base), arms
+    return RunConfig.from_dict(base), arms
 
 
 def _baseline(study: Study, arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -207,7 +207,8 @@ class Layout:
         return display
 
     def _display(self) -> SweepDisplay:
-        labels, costs = {}, {}
+        labels: dict[RunConfig, str] = {}
+        costs: dict[RunConfig, Cost] = {}
         for arm, configs in zip(self.grid.arms, self.sweep.arms, strict=True):
             config = arm.config
             dataset = sweeps.load_dataset(config.dataset, self.sweep.options.data_dir, 0, 0, **config.data_settings)
@@ -231,7 +232,8 @@ class Layout:
 
         Missing measurements are made now, unless `only_kept`.
         """
-        found, wanted = {}, self.study.measurements
+        found: dict[str, dict[str, Any]] = {}
+        wanted = self.study.measurements
         for config in self.sweep.configs if wanted else ():
             run = self.sweep.run(config)
             if self.sweep.status(config)[0] == "done":

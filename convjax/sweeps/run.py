@@ -27,6 +27,7 @@ from convjax.training.hooks import EpochMetrics, Hooks, Interrupted, Progress
 
 if TYPE_CHECKING:
     from convjax.training import TrainState
+    from convjax.training.diagnostics import LayerNumbers
     from convjax.training.divergence import Divergence
 
 
@@ -248,7 +249,8 @@ class _Recording(Hooks):
         self._session.reporter.progress(progress)
 
     def on_epoch(self, index: int, metrics: EpochMetrics, state: TrainState) -> None:
-        session, recorder, diagnostics = self._session, self._recorders[index], {}
+        session, recorder = self._session, self._recorders[index]
+        diagnostics: dict[str, LayerNumbers] = {}
         if session.options.diagnostics:
             train = session.dataset.train
             measure = functools.partial(training.layer_diagnostics, task=session.task)

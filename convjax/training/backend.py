@@ -29,7 +29,7 @@ def enable_compilation_cache() -> None:
     `JAX_COMPILATION_CACHE_DIR` takes precedence. Machines may share a home folder, and a compiled program only runs on
     its kind of CPU: each kind has a folder of its own.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[missing-attribute]
         folder = cache_home() / "xla" / hashlib.sha256(_cpu_kind().encode()).hexdigest()[:12]
         try:
             folder.mkdir(parents=True, exist_ok=True)

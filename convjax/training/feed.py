@@ -36,9 +36,8 @@ class Feed(NamedTuple):
 
     def of(self, replica: int) -> EpochData:
         """The data of one of several replicas."""
-        single = EpochData(images=4, labels=1, order=2)
-        pairs = zip(self.data, single, strict=True)
-        return EpochData(*(array[replica] if array.ndim > axes else array for array, axes in pairs))
+        pairs = zip(self.data, (4, 1, 2), strict=True)  # axes of a single run's images, labels and order
+        return EpochData._make(array[replica] if array.ndim > axes else array for array, axes in pairs)
 
 
 class Resident:

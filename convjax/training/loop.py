@@ -47,7 +47,7 @@ class Clock:
     def timed(self, part: str, function: Callable[..., T], *arguments: Any) -> T:
         """`function(*arguments)`, waited for; its time is added to `part`."""
         start = time.perf_counter()
-        result = jax.block_until_ready(function(*arguments))
+        result: T = jax.block_until_ready(function(*arguments))
         setattr(self, part, getattr(self, part) + time.perf_counter() - start)
         return result
 
@@ -55,7 +55,7 @@ class Clock:
         """The items; the time that each takes to come is added to `part`."""
         end = object()
         while (item := self.timed(part, next, items, end)) is not end:
-            yield item  # type: ignore[misc]
+            yield item
 
 
 def fit(
@@ -155,8 +155,11 @@ class _Group:
             hooks.on_divergence(index, diagnose(at, images, labels, row, self.keys[index], task=self.task))
 
     def _train(self, state: TrainState, feed: Feed, start: int, stop: int) -> TrainState:
-        bounds = (self.program.devices.put(np.int32(step - feed.first)) for step in (start, stop))
-        return jax.block_until_ready(self.program.train(state, feed.data, *bounds, self._stacked_keys))
+        first, last = (self.program.devices.put(np.int32(step - feed.first)) for step in (start, stop))
+        trained: TrainState = jax.block_until_ready(
+            self.program.train(state, feed.data, first, last, self._stacked_keys)
+        )
+        return trained
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and accuracy of each replica over the epoch so far, `[replicas]`; NaN before its first step."""

@@ -98,11 +98,10 @@ def _compiled(task: Task, replicas: int, chunk_steps: int, devices: Devices) -> 
     rows = chunk_steps * width or task.examples
     state = jax.eval_shape(lambda: initial_state(task.config, task))
     require_plan(task.layers, state.params)
-    data = EpochData(
-        jax.ShapeDtypeStruct((rows, *task.image_shape), jnp.uint8),
-        jax.ShapeDtypeStruct((rows,), jnp.int32),
-        jax.ShapeDtypeStruct((chunk_steps or task.steps_per_epoch, width), jnp.int32),
-    )
+    images = jax.ShapeDtypeStruct((rows, *task.image_shape), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    order = jax.ShapeDtypeStruct((chunk_steps or task.steps_per_epoch, width), jnp.int32)
+    data = EpochData._make((images, labels, order))
     bound = jax.ShapeDtypeStruct((), jnp.int32)
     arguments: tuple[Any, ...] = (state, data, bound, bound, jax.eval_shape(lambda: make_keys(0)))
     train: Callable[..., Any] = functools.partial(train_epoch, task=task)
@@ -123,16 +122,16 @@ def _compiled(task: Task, replicas: int, chunk_steps: int, devices: Devices) -> 
 def _specs(replicas: int, chunk_steps: int) -> tuple[Any, ...]:
     """How `train_epoch`'s arguments are split: by replica, or the order by its columns, the images of a batch."""
     if not replicas:
-        return EVERYWHERE, EpochData(EVERYWHERE, EVERYWHERE, COLUMNS), EVERYWHERE, EVERYWHERE, EVERYWHERE
+        return EVERYWHERE, EpochData._make((EVERYWHERE, EVERYWHERE, COLUMNS)), EVERYWHERE, EVERYWHERE, EVERYWHERE
     # Resident examples are shared; a chunk of a stream is gathered for each replica.
     examples = SPREAD if chunk_steps else EVERYWHERE
-    return SPREAD, EpochData(examples, examples, SPREAD), EVERYWHERE, EVERYWHERE, SPREAD
+    return SPREAD, EpochData._make((examples, examples, SPREAD)), EVERYWHERE, EVERYWHERE, SPREAD
 
 
 def _replicated(argument: Any, spec: Any, replicas: int) -> Any:
     """Shapes with the leading axis of the replicas where `spec` splits along it."""
     if isinstance(argument, EpochData):
-        return EpochData(*(_replicated(*pair, replicas) for pair in zip(argument, spec, strict=True)))
+        return EpochData._make(_replicated(*pair, replicas) for pair in zip(argument, spec, strict=True))
     if spec != SPREAD:
         return argument
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((replicas, *leaf.shape), leaf.dtype), argument)
@@ -141,5 +140,5 @@ def _replicated(argument: Any, spec: Any, replicas: int) -> Any:
 def _placed(argument: Any, spec: Any, devices: Devices) -> Any:
     """Shapes with their places on the devices."""
     if isinstance(argument, EpochData):
-        return EpochData(*(devices.struct(*pair) for pair in zip(argument, spec, strict=True)))
+        return EpochData._make(devices.struct(*pair) for pair in zip(argument, spec, strict=True))
     return devices.struct(argument, spec)

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -275,7 +275,7 @@ def loss_and_gradients(
     training = Training(image_keys(keys.dropout, state.step, len(batch.labels)), batch.weights)
 
     def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
-        logits = task.model.apply({"params": params}, images, training)
+        logits = cast("jax.Array", task.model.apply({"params": params}, images, training))
         losses = cross_entropy(logits, labels, config.label_smoothing)
         return jnp.sum(losses * training.weights) / count, logits
 
@@ -373,7 +373,7 @@ def train_epoch(
 def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], *, task: Task) -> jax.Array:
     """Logits `[batch, classes]` of a batch, without dropout."""
     with matmul_precision(task.config.precision):
-        return task.model.apply({"params": params}, scale_images(images))
+        return cast("jax.Array", task.model.apply({"params": params}, scale_images(images)))
 
 
 @functools.partial(jax.jit, static_argnames="task")
@@ -390,4 +390,5 @@ def predict(
         lambda chunks: jnp.stack([eval_step(params, chunks[lane], task=task) for lane in range(lanes)]),
         padded.reshape(turns, lanes, chunk, *images.shape[1:]),
     )
-    return logits.reshape(turns * lanes * chunk, -1)[:count]
+    flat: jax.Array = logits.reshape(turns * lanes * chunk, -1)[:count]
+    return flat
