@@ -28,6 +28,7 @@ from convjax.data.idx.catalog import tfds_downloads
 from convjax.data.idx.reading import ADVICE
 from convjax.errors import UnavailableError, UserError
 from convjax.files import sha256_of
+from convjax.notation import Window
 
 CLASS_NAMES = ("cat", "dog")
 SMALL = {"train": 1000, "validation": 500, "test": 500}

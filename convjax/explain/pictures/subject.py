@@ -16,7 +16,7 @@ from convjax.nn.geometry import Layer, total_parameters
 from convjax.sweeps.run import dataset_of
 from convjax.sweeps.store import Run
 from convjax.training.checkpoint import kept_steps, load_params
-from convjax.training.steps import Task, predict, steps_per_epoch
+from convjax.training.steps import Task, predict
 
 _LONGEST_NAME = 14
 _NETWORKS = {"convnet": "a convnet", "dense": "a dense network", "local": "a locally connected network"}
@@ -64,7 +64,7 @@ class Subject:
     @property
     def epoch(self) -> float:
         """How many passes over the training images the checkpoint comes after."""
-        return self.step / steps_per_epoch(self.examples, self.config.batch_size)
+        return self.step / self.task.steps_per_epoch
 
     def name(self, index: int) -> str:
         """The name of a class, shortened if it is long."""

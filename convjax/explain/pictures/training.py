@@ -21,7 +21,7 @@ from convjax.explain.pictures.gallery import Chapter, Picture
 from convjax.explain.pictures.parts import SMALL, WIDTH, number, put_title, scale_bar, show_sheet
 from convjax.explain.pictures.subject import Subject
 from convjax.training.checkpoint import kept_steps, load_params
-from convjax.training.steps import predict, steps_per_epoch
+from convjax.training.steps import predict
 
 _QUANTITIES = {
     "weight_norm": "L2 norm of the weights",
@@ -158,7 +158,7 @@ def inside(subject: Subject) -> Chapter:
 
 def film(subject: Subject) -> Chapter:
     """Accuracy, first-layer weights and feature maps at the checkpoints of all epochs."""
-    steps = steps_per_epoch(subject.examples, subject.config.batch_size)
+    steps = subject.task.steps_per_epoch
     ends = [step for step in kept_steps(subject.path) if step % steps == 0]
     if len(ends) < max(2, len(subject.lines)):
         raise UserError(
