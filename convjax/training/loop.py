@@ -106,10 +106,7 @@ class _Group:
     def __init__(self, program: Program, states: Sequence[TrainState], seeds: Sequence[int]):
         self.program, self.task, self.size = program, program.task, len(seeds)
         self.keys = [make_keys(seed) for seed in seeds]
-        self._ended: dict[int, TrainState] = {}
-        for index, state in enumerate(states):
-            if is_over(state, self.task):
-                self._ended[index] = state
+        self._ended = {index: state for index, state in enumerate(states) if is_over(state, self.task)}
         steps = {int(states[index].step) for index in self.active}
         if len(steps) > 1:
             raise ValueError(f"replicas must start from the same step, not from {sorted(steps)}")
@@ -190,6 +187,8 @@ def _train_one_epoch(group: _Group, feeds: Streamed | Resident, epoch: int, hook
                 states = group.states()
                 for index in group.active:
                     hooks.on_pause(index, states[index])
+        if not group.active:
+            return
 
 
 def _finish_epoch(group: _Group, dataset: Dataset, epoch: int, started: float, hooks: Hooks, clock: Clock) -> None:
