@@ -1,7 +1,7 @@
 """The layers: one small Linen module a kind, and the only place that says what a layer computes.
 
-`nn.geometry.plan` decides which layers a network has and how large they are. `layer_module` below turns one planned
-layer into its module. `nn.models` chains these modules into a network; `nn.layerwise` runs them one at a time.
+`nn.geometry.plan` decides which layers a network has and how large they are. `nn.models` makes these modules of the
+planned layers and chains them into a network; `nn.layerwise` runs them one at a time.
 
 Feature maps are `[batch, height, width, channels]`. Parameters are float32 and start as in Keras: Glorot-uniform
 kernels, zero biases. Every module takes `(x, training)`; `training` is None in evaluation.
@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from convjax.errors import UserError
 from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import conv2d
-from convjax.nn.geometry import Layer
 from convjax.nn.local import local2d
 from convjax.nn.pool import avg_pool, max_pool
 from convjax.notation import Window
@@ -186,42 +184,3 @@ class PermutePixels(nn.Module):
 def _pixel_order(count: int) -> np.ndarray:
     # random_raw, not Generator.permutation: NumPy promises never to change the former's stream (NEP 19).
     return np.argsort(np.random.Philox(key=_PERMUTATION_KEY).random_raw(count), kind="stable")
-
-
-def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto") -> nn.Module:
-    """The module of a planned layer; its parameters are kept under the layer's name.
-
-    Args:
-      layer: from `nn.geometry.plan`.
-      dtype: of the computation.
-      method: how convolutions are computed, see `nn.conv`.
-
-    Raises:
-      UserError: no module computes this kind of layer.
-    """
-    name, window = layer.name, {"strides": layer.strides, "padding": layer.padding}
-    match layer.kind:
-        case "Conv2D":
-            return Conv2D(layer.channels, layer.window, **window, activation=layer.activation, dtype=dtype,
-                          method=method, name=name)  # fmt: skip
-        case "LocallyConnected2D":
-            rows, columns, channels = layer.output_shape
-            return LocallyConnected2D(channels, layer.window, (rows, columns), **window, activation=layer.activation,
-                                      dtype=dtype, name=name)  # fmt: skip
-        case "MaxPooling2D":
-            return MaxPooling2D(layer.window, layer.strides, name=name)
-        case "AveragePooling2D":
-            return AveragePooling2D(layer.window, layer.strides, name=name)
-        case "GlobalAveragePooling2D":
-            return GlobalAveragePooling2D(name=name)
-        case "Flatten":
-            return Flatten(name=name)
-        case "Dropout":
-            return Dropout(layer.rate, name=name)
-        case "Dense" if layer.is_output:
-            return Logits(layer.channels, dtype=dtype, name=name)
-        case "Dense":
-            return Dense(layer.channels, layer.activation, dtype=dtype, name=name)
-        case "PermutePixels":
-            return PermutePixels(name=name)
-    raise UserError(f"{name}: no module in convjax/nn/layers.py computes a layer of kind {layer.kind}")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.nn.geometry import Layer
-from convjax.nn.layers import layer_module
+from convjax.nn.models import layer_module
 
 
 def apply_layer(

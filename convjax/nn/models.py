@@ -8,8 +8,9 @@ The chapter's network is planned as
     Conv2D(64, 3x3, relu)
     Flatten  Dense(64, relu)  Dense(10)
 
-and the module computes just these layers, one after the other. Runs of convolutions with their poolings go through
-`nn.conv.conv_stack`, which computes them together: the same result, several times faster on a CPU.
+and the module computes just these layers, one after the other: `layer_module` below makes the module of each. Runs of
+convolutions with their poolings go through `nn.conv.conv_stack`, which computes them together: the same result, several
+times faster on a CPU.
 """
 
 import dataclasses
@@ -26,7 +27,19 @@ from jaxtyping import Array, Float
 from convjax.errors import UserError
 from convjax.nn.conv import Block, conv_stack
 from convjax.nn.geometry import Layer
-from convjax.nn.layers import Training, layer_module
+from convjax.nn.layers import (
+    AveragePooling2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    LocallyConnected2D,
+    Logits,
+    MaxPooling2D,
+    PermutePixels,
+    Training,
+)
 
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 
@@ -76,6 +89,45 @@ class ConvNet(nn.Module):
             blocks.append(block)
             weights.append(layer_module(layer, dtype=self.dtype).weights(layer.input_shape[-1]))
         return conv_stack(x, blocks, weights, method=self.method)
+
+
+def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto") -> nn.Module:
+    """The module of a planned layer; its parameters are kept under the layer's name.
+
+    Args:
+      layer: from `nn.geometry.plan`.
+      dtype: of the computation.
+      method: how convolutions are computed, see `nn.conv`.
+
+    Raises:
+      UserError: no module computes this kind of layer.
+    """
+    name, window = layer.name, {"strides": layer.strides, "padding": layer.padding}
+    match layer.kind:
+        case "Conv2D":
+            return Conv2D(layer.channels, layer.window, **window, activation=layer.activation, dtype=dtype,
+                          method=method, name=name)  # fmt: skip
+        case "LocallyConnected2D":
+            rows, columns, channels = layer.output_shape
+            return LocallyConnected2D(channels, layer.window, (rows, columns), **window, activation=layer.activation,
+                                      dtype=dtype, name=name)  # fmt: skip
+        case "MaxPooling2D":
+            return MaxPooling2D(layer.window, layer.strides, name=name)
+        case "AveragePooling2D":
+            return AveragePooling2D(layer.window, layer.strides, name=name)
+        case "GlobalAveragePooling2D":
+            return GlobalAveragePooling2D(name=name)
+        case "Flatten":
+            return Flatten(name=name)
+        case "Dropout":
+            return Dropout(layer.rate, name=name)
+        case "Dense" if layer.is_output:
+            return Logits(layer.channels, dtype=dtype, name=name)
+        case "Dense":
+            return Dense(layer.channels, layer.activation, dtype=dtype, name=name)
+        case "PermutePixels":
+            return PermutePixels(name=name)
+    raise UserError(f"{name}: no module in convjax/nn/models.py computes a layer of kind {layer.kind}")
 
 
 def stages(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
