@@ -102,19 +102,19 @@ def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto"
     Raises:
       UserError: no module computes this kind of layer.
     """
-    name, window = layer.name, {"strides": layer.strides, "padding": layer.padding}
+    name, sliding = layer.name, {"strides": layer.strides, "padding": layer.padding}
     match layer.kind:
         case "Conv2D":
-            return Conv2D(layer.channels, layer.window, **window, activation=layer.activation, dtype=dtype,
-                          method=method, name=name)  # fmt: skip
+            return Conv2D(layer.channels, kernel_size=layer.window, **sliding, activation=layer.activation,
+                          dtype=dtype, method=method, name=name)  # fmt: skip
         case "LocallyConnected2D":
             rows, columns, channels = layer.output_shape
-            return LocallyConnected2D(channels, layer.window, (rows, columns), **window, activation=layer.activation,
-                                      dtype=dtype, name=name)  # fmt: skip
+            return LocallyConnected2D(channels, kernel_size=layer.window, positions=(rows, columns), **sliding,
+                                      activation=layer.activation, dtype=dtype, name=name)  # fmt: skip
         case "MaxPooling2D":
-            return MaxPooling2D(layer.window, layer.strides, name=name)
+            return MaxPooling2D(layer.window, strides=layer.strides, name=name)
         case "AveragePooling2D":
-            return AveragePooling2D(layer.window, layer.strides, name=name)
+            return AveragePooling2D(layer.window, strides=layer.strides, name=name)
         case "GlobalAveragePooling2D":
             return GlobalAveragePooling2D(name=name)
         case "Flatten":
@@ -124,7 +124,7 @@ def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto"
         case "Dense" if layer.is_output:
             return Logits(layer.channels, dtype=dtype, name=name)
         case "Dense":
-            return Dense(layer.channels, layer.activation, dtype=dtype, name=name)
+            return Dense(layer.channels, activation=layer.activation, dtype=dtype, name=name)
         case "PermutePixels":
             return PermutePixels(name=name)
     raise UserError(f"{name}: no module in convjax/nn/models.py computes a layer of kind {layer.kind}")
