@@ -120,35 +120,39 @@ def _judge(claim: Claim, layouts: Mapping[str, Layout], *, folder: Path, images:
 
     Figures are saved in `folder`, in the subfolder `images` if it is not empty.
     """
-    report_only, first = _report_only(), next(iter(layouts.values()), None)
-    if report_only and first is not None and first.missing() == len(first.sweep.configs):
+    first = next(iter(layouts.values()), None)
+    if _report_only() and first is not None and first.missing() == len(first.sweep.configs):
         return _judged(claim, reason=f"none of its {first.missing()} runs is done"), 0
-    failed = 0
-    if not report_only:
-        for position, (name, layout) in enumerate(layouts.items()):
-            failed += do(layout)
-            try:
-                write_answer(layout, suffix=f"-{name}" if position else "", show=False)
-            except UserError as error:  # some arm has no finished run: the claim is judged without its table
-                print(f"{claim.name}: no table: {error}", file=sys.stderr)
+    failed = 0 if _report_only() else _do_missing(claim, layouts)
     runs = {}
     for name, layout in layouts.items():
-        measured = layout.measured(only_kept=report_only)
+        measured = layout.measured(only_kept=_report_only())
         runs[name] = studies.StudyRuns(layout.grid.arms, layout.frame(), measured, len(layout.sweep.configs))
-    facts = studies.evidence.facts(runs)
+    facts = tuple(studies.evidence.facts(runs))
     try:
         findings, figures = tuple(claim.judge(**runs)), tuple(claim.figures(**runs))
     except UserError as error:
         return _judged(claim, reason=str(error)), failed
-    if studies.verdict.overall(findings) == studies.verdict.NOT_SHOWN and any(
-        one.unfinished() for one in runs.values()
-    ):
+    unfinished = any(one.unfinished() for one in runs.values())
+    if unfinished and studies.verdict.overall(findings) == studies.verdict.NOT_SHOWN:
         # "Not shown" would be a statement about runs that do not exist.
         return _judged(claim, reason=f"some arms have no run yet ({'; '.join(facts)})"), failed
     files = {figure.name: f"{images}{claim.name}-{figure.name}.png" for figure in figures}
     for figure in figures:
         analysis.plots.theme.save(figure.draw(theme="light"), folder / files[figure.name])
-    return _judged(claim, findings=findings, figures=figures, image_files=files, facts=tuple(facts)), failed
+    return _judged(claim, findings=findings, figures=figures, image_files=files, facts=facts), failed
+
+
+def _do_missing(claim: Claim, layouts: Mapping[str, Layout]) -> int:
+    """Does the missing runs and writes the studies' tables; returns how many runs failed."""
+    failed = 0
+    for position, (name, layout) in enumerate(layouts.items()):
+        failed += do(layout)
+        try:
+            write_answer(layout, suffix=f"-{name}" if position else "", show=False)
+        except UserError as error:  # some arm has no finished run: the claim is judged without its table
+            print(f"{claim.name}: no table: {error}", file=sys.stderr)
+    return failed
 
 
 def _judged(claim: Claim, **told: Any) -> JudgedClaim:
