@@ -76,11 +76,11 @@ def _make_table(folders: Sequence[str]) -> "Table":
     if frame.empty:
         raise UserError(f"no runs in {', '.join(folders)} or below; a run is a folder with a config.json")
 
-    from convjax.analysis import tables
+    from convjax.analysis import mcnemar, tables
     from convjax.analysis.comparisons import parse_baseline
 
     if _MCNEMAR.value:
-        return tables.mcnemar_table(frame, *_MCNEMAR.value, read_correct)
+        return mcnemar.mcnemar_table(frame, *_MCNEMAR.value, read_correct)
     baseline = parse_baseline(_BASELINE.value) if _BASELINE.value else None
     by, metric, interval = _BY.value or None, _METRIC.value, _INTERVAL.value
     if _MARGINAL.value:

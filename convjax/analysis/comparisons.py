@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convjax.analysis.arms import GROUP_FIELDS, Arm, Arms, counted, field_text, unknown_name
+from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms, counted, field_text, unknown_name
 from convjax.analysis.metrics import Metric
 from convjax.analysis.statistics import (
     ALPHA,
@@ -132,11 +132,7 @@ def compare_values(
 
 def leader(arms: Arms) -> int | None:
     """Index of the arm with the best mean, shown to be better or not; None where the metric has no direction."""
-    means = {}
-    for index, arm in enumerate(arms.arms):
-        finite = [value for value in arm.values.values() if math.isfinite(value)]
-        if finite:
-            means[index] = math.fsum(finite) / len(finite)
+    means = {index: arm.mean for index, arm in enumerate(arms.arms) if math.isfinite(arm.mean)}
     if not means or arms.metric.lower_is_better is None or arms.mixed_data:
         return None
     return (min if arms.metric.lower_is_better else max)(means, key=lambda index: means[index])
@@ -171,7 +167,7 @@ def matches(value: Any, text: str) -> bool:
         return False
 
 
-def _matches(arm: Arm, wanted: Mapping[str, str]) -> bool:
+def _matches(arm: ArmRuns, wanted: Mapping[str, str]) -> bool:
     return all(name in arm.fields and matches(arm.fields[name], value) for name, value in wanted.items())
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import special, stats
 
 LEVEL = 0.95
@@ -115,27 +115,6 @@ class PairedComparison:
     p_sign_flip: float
     identical: bool
     constant: bool
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Two trained models on the same test images.
-
-    Attributes:
-      n: images; both_right, only_first, only_second, both_wrong: how many of them each got right.
-      difference: accuracy of the second - accuracy of the first.
-      interval: exact interval of the difference, given the number of discordant images; None if that is 0.
-      p_value: McNemar's exact two-sided test; 1 where no image is discordant.
-    """
-
-    n: int
-    both_right: int
-    only_first: int
-    only_second: int
-    both_wrong: int
-    difference: float
-    interval: Interval | None
-    p_value: float
 
 
 def summarise(values: Values, *, lower_is_better: bool = False) -> Summary:
@@ -289,41 +268,6 @@ def verdict(
     if lower_is_better is None:
         return HIGHER if rises else LOWER
     return BETTER if rises != lower_is_better else WORSE
-
-
-def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
-    """McNemar's exact test of two models on the same images.
-
-    It speaks of these two trained models only: how much another seed would change them it does not know.
-
-    Args:
-      first_right, second_right: [images] booleans, whether each model was right, in the same order of images.
-
-    Raises:
-      ValueError: the shapes differ, or there is no image.
-    """
-    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
-    if first.shape != second.shape or first.ndim != 1 or not first.size:
-        raise ValueError(f"two equally long vectors are needed, not shapes {first.shape} and {second.shape}")
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
-    discordant = only_first + only_second
-    p_value, interval = 1.0, None
-    if discordant:
-        test = stats.binomtest(only_second, discordant, 0.5)
-        share = test.proportion_ci(LEVEL, method="exact")
-        # Of the discordant images a share s is right in the second: the difference is (2s - 1) of them.
-        low, high = ((2 * end - 1) * discordant / first.size for end in (share.low, share.high))
-        p_value, interval = float(test.pvalue), Interval(float(low), float(high), "exact")
-    return McNemar(
-        n=first.size,
-        both_right=int(np.sum(first & second)),
-        only_first=only_first,
-        only_second=only_second,
-        both_wrong=int(np.sum(~first & ~second)),
-        difference=(only_second - only_first) / first.size,
-        interval=interval,
-        p_value=p_value,
-    )
 
 
 def seeds_needed(

@@ -4,9 +4,10 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from convjax.analysis.render import Cell, Column, Table, to_markdown
+from convjax.analysis.render import Table, to_markdown, word_table
 from convjax.analysis.report.figures import chart_box
 from convjax.analysis.report.html import bullets, capital, command_box, header, page, paragraphs, section, table_box
 from convjax.studies.verdict import Finding, overall
@@ -147,19 +148,6 @@ def _overview(claims: Sequence[JudgedClaim], *, linked: bool) -> Table:
     for claim in claims:
         deciding = [finding for finding in claim.findings if finding.decides]
         told = [finding for finding in deciding if finding.word == claim.word]
-        rows.append(
-            (
-                Cell(claim.name, claim.title),
-                Cell(claim.word, claim.word or "not judged"),
-                Cell(None, told[0].evidence if told else claim.reason),
-            )
-        )
-    return Table(
-        caption="Verdicts",
-        columns=(
-            Column("claim", "claim", left=True, header=True),
-            Column("verdict", "verdict", left=True),
-            Column("evidence", "effect", left=True),
-        ),
-        rows=tuple(rows),
-    )
+        evidence = told[0].evidence if told else claim.reason
+        rows.append((claim.title, claim.word or "not judged", evidence))
+    return word_table("Verdicts", pd.DataFrame(rows, columns=["claim", "verdict", "effect"]))

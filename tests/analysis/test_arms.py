@@ -38,7 +38,7 @@ class TestGrouping:
         frame = runs([(THREE, [0.9, 0.8]), ({**FIVE, "channels": "20-40-40"}, [0.9, 0.8])])
         arms = group_runs(frame, ["kernel_size"])
         assert arms.by == ("kernel_size",)
-        assert "the arms differ in channels too, not only in kernel_size" in arms.notes
+        assert "the arms also differ in channels, not only in kernel_size" in arms.notes
         assert "channels" not in arms.common
         assert arms.arms[1].fields["channels"] == "20-40-40"
 

@@ -14,12 +14,10 @@ from convjax.analysis.plots.parts import (
     LABEL_WIDTH,
     SMALL,
     WIDTH,
-    by_text,
     near_window,
     put_title,
     set_log_ticks,
     short_labels,
-    summaries_of,
     tick_number,
     wrapped,
 )
@@ -28,7 +26,7 @@ from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, styled
 from convjax.analysis.statistics import Summary
 
 COSTS = ("parameters", "flops", "seconds")
-"""What arms cost, by attribute of `Arm`."""
+"""What arms cost, by attribute of `ArmRuns`."""
 
 _TITLES = {
     "parameters": "parameters",
@@ -54,13 +52,13 @@ def cost_plot(arms: Arms, costs: Sequence[str] = COSTS, *, theme: Theme) -> Figu
       costs: of `COSTS`.
       theme: see the module.
     """
-    summaries = summaries_of(arms)
+    summaries = arms.summaries
     figure = ThemedFigure(WIDTH * len(costs), 3.7, theme)
     for position, cost in enumerate(costs):
         _draw_cost(figure.add_subplot(1, len(costs), position + 1), arms, summaries, cost, theme)
     best = "lowest" if arms.metric.lower_is_better else "highest"
     names = [{"flops": "FLOPs"}.get(cost, cost) for cost in costs]
-    put_title(figure, arms, f"{arms.metric.title} against {listed(names)}, by {by_text(arms)}")
+    put_title(figure, arms, f"{arms.metric.title} against {listed(names)}, by {listed(arms.varying)}")
     front = f"line: Pareto front ({best} mean for the cost); " if arms.metric.lower_is_better is not None else ""
     figure.supxlabel(f"{front}bars: 95 % t interval", fontsize=FONT_SIZE - 0.5, color=theme.muted)
     for axes in figure.axes:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from convjax.analysis.arms import Arms, counted, field_text, listed
+from convjax.analysis.arms import Arms, counted, field_text
 from convjax.analysis.metrics import short_number
 from convjax.analysis.plots.theme import FONT_SIZE, drawable
-from convjax.analysis.statistics import Summary, summarise_all
+from convjax.analysis.statistics import Summary
 
 WIDTH = 4.8
 """Of a chart, in inches: text stays readable where a page shows it on a phone."""
@@ -26,21 +26,10 @@ _TITLE_WIDTH = 50
 _FAR = 0.85
 
 
-def varying_fields(arms: Arms) -> list[str]:
-    """Of the fields the arms are grouped by those that differ between them; all where none does."""
-    varying = [name for position, name in enumerate(arms.by) if len({arm.key[position] for arm in arms.arms}) > 1]
-    return varying or list(arms.by)
-
-
 def short_labels(arms: Arms) -> list[str]:
     """`3, valid`: the values alone of the fields that vary, for charts that name the fields once."""
-    positions = [arms.by.index(name) for name in varying_fields(arms)]
+    positions = [arms.by.index(name) for name in arms.varying]
     return [drawable(", ".join(field_text(arm.key[position]) for position in positions)) for arm in arms.arms]
-
-
-def by_text(arms: Arms) -> str:
-    """The fields that vary, in words."""
-    return listed(varying_fields(arms))
 
 
 def put_title(figure: Figure, arms: Arms, text: str, width: int = _TITLE_WIDTH) -> None:
@@ -56,14 +45,9 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
-def handle(colour: str, marker: str, label: str, style: str = "") -> Line2D:
+def handle(color: str, marker: str, label: str, style: str = "") -> Line2D:
     """An entry of a legend."""
-    return Line2D([], [], color=colour, marker=marker, linestyle=style, label=label, markeredgecolor="none")
-
-
-def summaries_of(arms: Arms) -> list[Summary]:
-    """Of every arm."""
-    return summarise_all([arm.values for arm in arms.arms], lower_is_better=bool(arms.metric.lower_is_better))
+    return Line2D([], [], color=color, marker=marker, linestyle=style, label=label, markeredgecolor="none")
 
 
 def usual_seeds(summaries: Iterable[Summary]) -> int:
@@ -75,6 +59,12 @@ def usual_seeds(summaries: Iterable[Summary]) -> int:
 def counted_seeds(usual: int) -> str:
     """`5 seeds an arm`."""
     return f"{counted(usual, 'seed')} an arm" if usual else "no seed"
+
+
+def text_color(background: Sequence[float]) -> str:
+    """White on a dark background (red, green, blue, ... from 0 to 1), black on a light one."""
+    red, green, blue = background[:3]
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000000"
 
 
 def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]:

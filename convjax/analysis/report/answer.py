@@ -15,7 +15,6 @@ from convjax.analysis.statistics import (
     WORSE,
     Interval,
     Summary,
-    summarise_all,
 )
 
 _SHOWN = (BETTER, WORSE, HIGHER, LOWER)
@@ -32,7 +31,7 @@ def answer(
       comparisons: each arm with its baseline arm; empty without a baseline.
       baseline: the fields that name the baseline.
     """
-    summaries = summarise_all([arm.values for arm in arms.arms], lower_is_better=bool(arms.metric.lower_is_better))
+    summaries = arms.summaries
     measured = [index for index, summary in enumerate(summaries) if summary.n]
     if not measured:
         return ["No run has a result yet, so there is no answer."]
@@ -42,8 +41,8 @@ def answer(
         [index] = measured
         label, mean = arms.label(arms.arms[index]), _mean_text(summaries[index], arms.metric)
         return [f"Only one arm has results: {label} with {mean}."]
-    sentences = _best_sentence(arms, summaries)
-    sentences += _baseline_sentences(arms, summaries, comparisons, baseline or {})
+    sentences = _best_sentence(arms)
+    sentences += _baseline_sentences(arms, comparisons, baseline or {})
     if max(summary.n for summary in summaries) == 1:
         sentences.append(
             "There is one seed an arm, so chance and the arms' own differences cannot be told apart: "
@@ -52,13 +51,13 @@ def answer(
     return sentences
 
 
-def _best_sentence(arms: Arms, summaries: Sequence[Summary]) -> list[str]:
+def _best_sentence(arms: Arms) -> list[str]:
     best = leader(arms)
     if best is None:
         return []
     label, others = arms.label(arms.arms[best]), rivals(arms, best)
-    words = f"{label} ({_mean_text(summaries[best], arms.metric)})"
-    compared = sum(bool(summary.n) for summary in summaries) - 1
+    words = f"{label} ({_mean_text(arms.summaries[best], arms.metric)})"
+    compared = sum(bool(summary.n) for summary in arms.summaries) - 1
     if not others:
         than = "the other arm" if compared == 1 else f"each of the other {compared:,} arms"
         return [f"{words} is shown to be better than {than}."]
@@ -69,9 +68,7 @@ def _best_sentence(arms: Arms, summaries: Sequence[Summary]) -> list[str]:
     ]
 
 
-def _baseline_sentences(
-    arms: Arms, summaries: Sequence[Summary], comparisons: Sequence[ArmComparison], wanted: Mapping[str, str]
-) -> list[str]:
+def _baseline_sentences(arms: Arms, comparisons: Sequence[ArmComparison], wanted: Mapping[str, str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for arm, one in zip(arms.arms, comparisons, strict=False):
         if one.verdict == BASELINE:
@@ -84,7 +81,7 @@ def _baseline_sentences(
         return []
     bases = sorted({one.baseline for one in comparisons if one.baseline is not None})
     if len(bases) == 1:
-        against = f"{arms.label(arms.arms[bases[0]])} ({_mean_text(summaries[bases[0]], arms.metric)})"
+        against = f"{arms.label(arms.arms[bases[0]])} ({_mean_text(arms.summaries[bases[0]], arms.metric)})"
     else:
         spec = ", ".join(f"{name}={value}" for name, value in wanted.items())
         rest = [name for name in arms.by if name not in wanted]

@@ -19,7 +19,7 @@ from scipy import stats
 
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines
-from convjax.analysis.curves import arm_curve, read_lines, run_paths
+from convjax.analysis.curves import arm_curve, mean_curve, read_lines
 from convjax.analysis.plots.accuracy import accuracy_plot, heat_map
 from convjax.analysis.plots.cost import cost_plot, pareto_front, varying_costs
 from convjax.analysis.plots.curves import MOST_CHARTS, MOST_LINES, learning_curves, run_curves
@@ -235,16 +235,16 @@ class TestCurves:
     def test_mean_and_extremes_by_epoch(self):
         lines = {0: metrics(3, [0.5, 0.7, 0.9]), 1: metrics(3, [0.7, 0.9, 0.8])}
         curve = arm_curve(lines, "train_accuracy")
-        assert curve.epochs.tolist() == [1, 2, 3]
-        np.testing.assert_allclose(curve.mean, [0.6, 0.8, 0.85])
-        np.testing.assert_allclose(curve.low, [0.5, 0.7, 0.8])
-        np.testing.assert_allclose(curve.high, [0.7, 0.9, 0.9])
-        assert arm_curve(lines, "validation_accuracy") is None
+        assert curve.index.tolist() == [1, 2, 3]
+        np.testing.assert_allclose(mean_curve(curve), [0.6, 0.8, 0.85])
+        np.testing.assert_allclose(curve, [[0.5, 0.7], [0.7, 0.9], [0.9, 0.8]])
+        assert arm_curve(lines, "validation_accuracy").empty
 
     def test_a_seed_that_stopped_ends_the_mean(self):
         curve = arm_curve({0: metrics(3, [0.5, 0.7, 0.9]), 1: metrics(1, [0.1]), 2: []}, "train_accuracy")
-        np.testing.assert_allclose(curve.mean, [0.3, np.nan, np.nan])
-        assert curve.paths == (((1, 2, 3), (0.5, 0.7, 0.9)), ((1,), (0.1,)))
+        np.testing.assert_allclose(mean_curve(curve), [0.3, np.nan, np.nan])
+        assert curve.columns.tolist() == [0, 1]
+        np.testing.assert_allclose(curve, [[0.5, 0.1], [0.7, np.nan], [0.9, np.nan]])
 
     def test_drawn_as_they_are(self, runs):
         arms = group_runs(runs([(fields, values[:2]) for fields, values in KERNELS[:2]]))
@@ -316,14 +316,12 @@ class TestCurves:
                     "flops": 2,
                 }
                 run.finish({**result, "dataset_fingerprint": "f"}, np.zeros(1), np.zeros(1))
-        frame = read_runs([tmp_path])
-        arms = group_runs(frame)
-        paths = run_paths(frame, arms)
-        assert [sorted(by_seed) for by_seed in paths] == [[0, 1], [0]]
-        assert [sorted(by_seed) for by_seed in paths] == [sorted(arm.values) for arm in arms.arms]
-        curves = [arm_curve(by_seed, "train_accuracy") for by_seed in read_lines(paths)]
-        np.testing.assert_allclose(curves[0].mean, [0.1, 0.25])
-        np.testing.assert_allclose(curves[1].mean, [0.3, 0.2])
+        arms = group_runs(read_runs([tmp_path]))
+        assert [sorted(arm.paths) for arm in arms.arms] == [[0, 1], [0]]
+        assert [sorted(arm.paths) for arm in arms.arms] == [sorted(arm.values) for arm in arms.arms]
+        curves = [arm_curve(by_seed, "train_accuracy") for by_seed in read_lines(arms)]
+        np.testing.assert_allclose(mean_curve(curves[0]), [0.1, 0.25])
+        np.testing.assert_allclose(mean_curve(curves[1]), [0.3, 0.2])
 
 
 def beaten(costs, values, index):

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import pytest
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines
 from convjax.analysis.report.answer import answer
-from convjax.analysis.report.report import report, write_report
+from convjax.analysis.report.report import write_report
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps.store import Run, read_runs
@@ -124,7 +126,8 @@ def kernels(store):
 
 
 def page_of(frame, **more):
-    text = report(frame, **{**WORDS, **more})
+    with tempfile.TemporaryDirectory() as folder:
+        text = write_report(Path(folder) / "report.html", frame, **{**WORDS, **more}).read_text(encoding="utf-8")
     return text, Page(text)
 
 
