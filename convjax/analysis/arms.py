@@ -133,7 +133,7 @@ def group_runs(
     *,
     allow_mixed_data: bool = False,
 ) -> Arms:
-    """Groups the runs of `convjax.sweeps.store.read_runs` into arms.
+    """Groups the runs of `convjax.sweeps.read_runs` into arms.
 
     Args:
       frame: one row per run.

@@ -82,7 +82,7 @@ def mcnemar_table(frame: pd.DataFrame, first: str, second: str, read_correct: Ca
     Args:
       frame: one row per run.
       first, second: their digests, or prefixes that fit one run only.
-      read_correct: from a run's folder to [images] booleans, as `convjax.sweeps.store.read_correct`.
+      read_correct: from a run's folder to [images] booleans, as `convjax.sweeps.read_correct`.
 
     Raises:
       UserError: a digest fits no finished run or several, both are one run, or the runs use different data.

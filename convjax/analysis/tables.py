@@ -1,6 +1,6 @@
 """The tables: arms with statistics, factors averaged over the others, two factors crossed.
 
-Each function goes from a table of runs (`convjax.sweeps.store.read_runs`) to a `Table`; `convjax.analysis.render`
+Each function goes from a table of runs (`convjax.sweeps.read_runs`) to a `Table`; `convjax.analysis.render`
 writes it. All raise UserError for what `convjax.analysis.arms.group_runs` refuses.
 """
 

@@ -62,7 +62,7 @@ def write_report(
 
     Args:
       path: of the page.
-      frame: one row per run (`convjax.sweeps.store.read_runs`).
+      frame: one row per run (`convjax.sweeps.read_runs`).
       question: what the ablation asks.
       reading: how to read its answer; empty lines separate paragraphs.
       commands: that made the runs, and whatever else is needed to repeat them.

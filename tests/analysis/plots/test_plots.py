@@ -28,7 +28,7 @@ from convjax.analysis.plots.placement import place_labels
 from convjax.analysis.plots.theme import DARK, LIGHT, PAGE, drawable, save, to_page_svg
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.store import Run, read_runs
+from convjax.sweeps import Run, read_runs
 
 KERNELS = [
     ({"kernel_size": "1"}, [0.951, 0.955, 0.953, 0.954, 0.952]),

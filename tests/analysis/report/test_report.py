@@ -20,7 +20,7 @@ from convjax.analysis.report.answer import answer
 from convjax.analysis.report.report import write_report
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.store import Run, read_runs
+from convjax.sweeps import Run, read_runs
 
 VOID = {"meta", "br", "img", "hr", "wbr", "link", "input"}
 HOSTILE = "<script>alert(1)</script>\"'&amp;<img src=http://evil.example/x onerror=alert(2)>${}"

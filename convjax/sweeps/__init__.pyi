@@ -1,0 +1,13 @@
+from . import display as display
+from . import doctor as doctor
+from . import grid as grid
+from . import lock as lock
+from . import measure as measure
+from . import progress as progress
+from . import ray_executor as ray_executor
+from . import run as run
+from . import runner as runner
+from . import store as store
+from .store import Run as Run
+from .store import read_correct as read_correct
+from .store import read_runs as read_runs
