@@ -2,7 +2,6 @@ from . import accuracy as accuracy
 from . import cost as cost
 from . import curves as curves
 from . import parts as parts
-from . import placement as placement
 from . import run as run
 from . import theme as theme
 from . import window_text as window_text

@@ -101,7 +101,7 @@ def _cost_boxes(arms: Arms) -> list[str]:
                 "it need not differ by more than chance."
             )
         title = f"{capital(metric.title)} against {COST_NAMES[cost]}"
-        figure = cost_plot(arms, [cost], theme="page")
+        figure = cost_plot(arms, cost, theme="page")
         boxes.append(chart_box(figure, f"cost-{cost}", title, _front_text(arms, cost), caption))
     return boxes
 

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.transforms import Bbox
 from scipy import stats
 
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines
 from convjax.analysis.curves import arm_curve, mean_curve, read_lines
 from convjax.analysis.plots.accuracy import accuracy_plot, heat_map
-from convjax.analysis.plots.cost import cost_plot, pareto_front, varying_costs
+from convjax.analysis.plots.cost import cost_plot, pareto_front, place_labels, varying_costs
 from convjax.analysis.plots.curves import MOST_CHARTS, MOST_LINES, learning_curves, run_curves
 from convjax.analysis.plots.parts import near_range, tick_number
-from convjax.analysis.plots.placement import place_labels
 from convjax.analysis.plots.theme import DARK, LIGHT, PAGE, drawable, save, to_page_svg
 from convjax.config import RunConfig
 from convjax.errors import UserError
@@ -361,8 +361,8 @@ class TestCostPlot:
         return group_runs(frame)
 
     def test_points_and_front(self, arms):
-        figure = cost_plot(arms, ["parameters", "flops"])
-        for axes, factor in zip(figure.axes, (1, 100), strict=True):
+        for cost, factor in (("parameters", 1), ("flops", 100)):
+            [axes] = cost_plot(arms, cost).axes
             points = {
                 line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0])
                 for line in axes.lines
@@ -377,7 +377,7 @@ class TestCostPlot:
             assert axes.get_xscale() == "log"
 
     def test_labels_cover_neither_each_other_nor_points(self, arms):
-        figure = cost_plot(arms, ["parameters"])
+        figure = cost_plot(arms, "parameters")
         figure.draw_without_rendering()
         [axes] = figure.axes
         boxes = [text.get_window_extent() for text in axes.texts]
@@ -388,7 +388,7 @@ class TestCostPlot:
         for box, point in itertools.product(boxes, points):
             assert not box.contains(*point)
 
-    def test_in_a_crowd_only_the_front_is_labelled(self, runs):
+    def test_in_a_crowd_only_the_front_is_labeled(self, runs):
         frame = runs(
             [
                 ({"batch_size": 10**7 + size, "activation": "leaky_relu"}, [0.9 - 0.001 * size, 0.91 - 0.001 * size])
@@ -396,12 +396,15 @@ class TestCostPlot:
             ]
         )
         frame["parameters"] = 1000 + frame["batch_size"] % 100 * 10
-        figure = cost_plot(group_runs(frame), ["parameters"])
+        figure = cost_plot(group_runs(frame), "parameters")
         assert [text.get_text() for text in figure.axes[0].texts] == ["10000000"]
 
     def test_costs_that_do_not_differ_are_no_axis(self, arms, runs):
         assert varying_costs(arms) == ["parameters", "flops"]
         assert varying_costs(group_runs(runs(KERNELS))) == []
+
+
+FRAME = Bbox([[0, 0], [400, 300]])
 
 
 class TestPlacement:
@@ -414,23 +417,27 @@ class TestPlacement:
     @example([(0.0, 0.0, 62.0, 23.0), (0.0, 0.0, 118.0, 26.0), (0.0, 0.0, 64.0, 5.0)])
     def test_labels_stay_inside(self, given):
         anchors, sizes = [(x, y) for x, y, _, _ in given], [(w, h) for _, _, w, h in given]
-        centres = place_labels(anchors, sizes, (0, 0, 400, 300))
-        for (x, y), (width, height) in zip(centres, sizes, strict=True):
-            assert width / 2 - 1e-6 <= x <= 400 - width / 2 + 1e-6
-            assert height / 2 - 1e-6 <= y <= 300 - height / 2 + 1e-6
+        for box, size in zip(place_labels(anchors, sizes, FRAME), sizes, strict=True):
+            np.testing.assert_allclose((box.width, box.height), size)
+            assert box.x0 >= -1e-6
+            assert box.x1 <= 400 + 1e-6
+            assert box.y0 >= -1e-6
+            assert box.y1 <= 300 + 1e-6
 
     def test_neighbours_get_out_of_each_other_s_way(self):
         anchors = [(200 + 3 * index, 150.0) for index in range(5)]
-        centres = place_labels(anchors, [(60, 14)] * 5, (0, 0, 400, 300))
-        for (x0, y0), (x1, y1) in itertools.combinations(centres, 2):
-            assert abs(x0 - x1) >= 60 - 1e-6 or abs(y0 - y1) >= 14 - 1e-6
-        for (x, y), (px, py) in itertools.product(centres, anchors):
-            assert abs(x - px) >= 30 or abs(y - py) >= 7
+        boxes = place_labels(anchors, [(60, 14)] * 5, FRAME)
+        for first, second in itertools.combinations(boxes, 2):
+            assert min(first.x1, second.x1) - max(first.x0, second.x0) <= 1e-6 or (
+                min(first.y1, second.y1) - max(first.y0, second.y0) <= 1e-6
+            )
+        for box, point in itertools.product(boxes, anchors):
+            assert not box.fully_contains(*point)
 
     def test_alone_a_label_stands_next_to_its_point(self):
-        [(x, y)] = place_labels([(200, 150)], [(40, 14)], (0, 0, 400, 300))
-        assert (x, y) == (200 + 7 + 20, 150)
-        assert place_labels([], [], (0, 0, 1, 1)) == []
+        [box] = place_labels([(200, 150)], [(40, 14)], FRAME)
+        np.testing.assert_allclose(box.bounds, (200 + 7, 150 - 7, 40, 14))
+        assert place_labels([], [], FRAME) == []
 
 
 def luminance(colour):
