@@ -2,6 +2,7 @@ from . import arms as arms
 from . import columns as columns
 from . import comparisons as comparisons
 from . import curves as curves
+from . import marginal as marginal
 from . import mcnemar as mcnemar
 from . import metrics as metrics
 from . import plots as plots
@@ -12,6 +13,7 @@ from . import tables as tables
 from .arms import Arms as Arms
 from .arms import group_runs as group_runs
 from .comparisons import parse_baseline as parse_baseline
+from .marginal import marginal_table as marginal_table
 from .mcnemar import mcnemar_table as mcnemar_table
 from .metrics import Metric as Metric
 from .metrics import metric_named as metric_named
@@ -29,4 +31,3 @@ from .statistics import summarise as summarise
 from .statistics import summarise_all as summarise_all
 from .tables import accuracy_table as accuracy_table
 from .tables import cross_table as cross_table
-from .tables import marginal_table as marginal_table

@@ -93,42 +93,38 @@ def mcnemar_table(frame: pd.DataFrame, first: str, second: str, read_correct: Ca
     if any(runs[0][name] != runs[1][name] for name in ("dataset", "dataset_fingerprint")):
         raise UserError(f"--mcnemar={first},{second}: the runs use different data, so their predictions do not pair")
     test = mcnemar(*(read_correct(run["path"]) for run in runs))
-    metric = metric_named("test_accuracy")
-    shown = test.p_value < ALPHA and test.interval is not None and not test.interval.contains(0.0)
+    metric, interval = metric_named("test_accuracy"), test.interval
+    shown = test.p_value < ALPHA and interval is not None and not interval.contains(0.0)
     verdict = (BETTER if test.difference > 0 else WORSE) if shown else NOT_SHOWN
-    interval = test.interval
     differing = [name for name in FIELD_NAMES if name in frame.columns and runs[0][name] != runs[1][name]]
-    difference = f"difference ({metric.difference_unit})"
-    compared: list[dict[str, Any]] = [
-        {"difference": None, "difference_low": None, "difference_high": None, "p": None, "verdict": BASELINE},
-        {
-            "difference": test.difference,
-            "difference_low": interval and interval.low,
-            "difference_high": interval and interval.high,
-            "p": test.p_value,
-            "verdict": verdict,
-        },
-    ]
-    written = [
-        {difference: ABSENT, "p": ABSENT, "verdict": BASELINE},
-        {difference: with_interval(test.difference, interval, metric), "p": p_text(test.p_value), "verdict": verdict},
-    ]
-    numbers, text = [], []
-    for run, alone, more, words in zip(runs, (test.only_first, test.only_second), compared, written, strict=True):
-        right = test.both_right + alone
-        fields = {name: run[name] for name in differing}
-        counts = {"test_accuracy": right / test.n, "right": right, "alone_right": alone}
-        numbers.append({"run": run["digest"], **fields, **counts, **more})
-        counts_text = {
-            metric.heading: metric.format(right / test.n),
-            "right": f"{right:,}",
-            "alone right": f"{alone:,}",
-        }
-        text.append({name: field_text(value) for name, value in fields.items()} | counts_text | words)
+    alone = np.array([test.only_first, test.only_second])
+    right = test.both_right + alone
+    fields = {name: [run[name] for run in runs] for name in differing}
+    numbers = {
+        "run": [run["digest"] for run in runs],
+        **fields,
+        "test_accuracy": right / test.n,
+        "right": right,
+        "alone_right": alone,
+        "difference": [None, test.difference],
+        "difference_low": [None, interval and interval.low],
+        "difference_high": [None, interval and interval.high],
+        "p": [None, test.p_value],
+        "verdict": [BASELINE, verdict],
+    }
+    text = {
+        **{name: [field_text(value) for value in values] for name, values in fields.items()},
+        metric.heading: [metric.format(share) for share in right / test.n],
+        "right": [f"{count:,}" for count in right],
+        "alone right": [f"{count:,}" for count in alone],
+        f"difference ({metric.difference_unit})": [ABSENT, with_interval(test.difference, interval, metric)],
+        "p": [ABSENT, p_text(test.p_value)],
+        "verdict": [BASELINE, verdict],
+    }
     return Table(
         caption=f"McNemar's exact test of two runs ({runs[0]['dataset']}, {test.n:,} test images)",
         numbers=pd.DataFrame(numbers, dtype=object),
-        panels={"": pd.DataFrame(text, index=pd.Index([run["digest"] for run in runs], name="run"))},
+        panels={"": pd.DataFrame(text, index=pd.Index(numbers["run"], name="run"))},
         notes=(
             f"both right: {test.both_right:,} images, both wrong: {test.both_wrong:,}; alone right: only this run is",
             "difference in percentage points, second - first, with its exact 95 % interval given the number of images "

@@ -1,4 +1,4 @@
-"""The tables: arms with statistics, factors averaged over the others, two factors crossed.
+"""The tables: arms with statistics, and two factors crossed. The other two are in `marginal` and `mcnemar`.
 
 Each function goes from a table of runs (`convjax.sweeps.read_runs`) to a `Table`; `convjax.analysis.render`
 writes it. All raise UserError for what `convjax.analysis.arms.group_runs` refuses.
@@ -7,8 +7,6 @@ writes it. All raise UserError for what `convjax.analysis.arms.group_runs` refus
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import fmean
-from typing import Any
 
 import pandas as pd
 
@@ -18,12 +16,10 @@ from convjax.analysis.arms import (
     counted,
     field_text,
     group_runs,
-    key_text,
     listed,
     natural_key,
     non_default,
     some,
-    unknown_name,
 )
 from convjax.analysis.columns import (
     INTERVAL_NAMES,
@@ -40,19 +36,15 @@ from convjax.analysis.columns import (
     seeds_text,
 )
 from convjax.analysis.comparisons import (
-    BASELINE,
     ArmComparison,
     compare_arms,
-    compare_values,
     find_baselines,
     leader,
-    matches,
     rivals,
 )
 from convjax.analysis.metrics import ABSENT, Metric
 from convjax.analysis.render import Table
-from convjax.analysis.statistics import ALPHA, POWER, Summary, summarise_all
-from convjax.config import RunConfig
+from convjax.analysis.statistics import ALPHA, POWER, Summary
 from convjax.errors import UserError
 
 _MOST_WARNINGS = 3
@@ -98,7 +90,7 @@ def arms_table(arms: Arms, baseline: Baseline | None = None, interval: str = "t"
         "result": [result_text(summary, arms.metric, interval) for summary in arms.summaries],
         "cost": cost_text(arms),
     }
-    notes = [*_interval_notes(arms.summaries, arms.metric, interval), *best_notes]
+    notes = [*interval_notes(arms.summaries, arms.metric, interval), *best_notes]
     if baseline:
         labels = [arms.label(arm) for arm in arms.arms]
         baselines = find_baselines(arms, baseline)
@@ -106,92 +98,14 @@ def arms_table(arms: Arms, baseline: Baseline | None = None, interval: str = "t"
         numbers = [row | difference_numbers(one, labels) for row, one in zip(numbers, comparisons, strict=True)]
         text["difference"] = difference_text(comparisons, arms.metric, interval)
         origin = _baseline_words(arms, baselines, baseline)
-        notes += _difference_notes(comparisons, labels, arms.metric, origin, interval)
+        notes += difference_notes(comparisons, labels, arms.metric, origin, interval)
     return Table(
-        _caption(f"{arms.metric.heading} by {listed(arms.by)}", arms),
+        caption(f"{arms.metric.heading} by {listed(arms.by)}", arms),
         pd.DataFrame(numbers, dtype=object),
         panels_of(arms.by, [arm.key for arm in arms.arms], text),
         notes=(*notes, *arms.notes),
         left=("verdict",),
         best=None if best is None else (best, arms.metric.heading),
-    )
-
-
-def marginal_table(
-    frame: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    *,
-    baseline: Baseline | None = None,
-    metric: str = "test_accuracy",
-    interval: str = "t",
-) -> Table:
-    """One row per level of every factor: the mean over the other factors, and its difference from a base level.
-
-    The averaged arms must form a complete block; otherwise a level would profit from the arms it happens to be
-    combined with. So only combinations of the other factors that exist for every level count, and only seeds that
-    have all of them. The result is one number per seed, and levels are paired by seed. The base level is the one that
-    `baseline` names, else the chapter's own, else the first.
-
-    Raises:
-      UserError: fewer than two factors vary, or different data.
-    """
-    arms = group_runs(frame, by, metric)
-    factors = [name for name, levels in arms.levels.items() if len(levels) > 1]
-    if len(factors) < 2:
-        raise UserError(
-            "--marginal averages each factor over the others, so two fields at least must vary; "
-            f"here {f'only {factors[0]} does' if factors else 'none does'}"
-        )
-    for name in baseline or ():
-        if name not in factors:
-            raise unknown_name("--baseline factor", name, factors)
-
-    rows: list[tuple[str, Any]] = []
-    values: list[dict[int, float]] = []
-    baselines: list[int] = []
-    blocks: list[int] = []
-    notes = [
-        "each seed's value is the mean over all combinations of the other factors; an average hides how two factors "
-        "interact, which a cross table shows"
-    ]
-    for factor in factors:
-        levels, averaged, left_out = _complete_blocks(arms, factor)
-        base = len(rows) + _base_level(factor, list(levels), baseline or {})
-        rows += [(factor, level) for level in levels]
-        values += levels.values()
-        baselines += [base] * len(levels)
-        blocks += [averaged] * len(levels)
-        notes += left_out
-
-    obstacles = [
-        BASELINE if index == base else "" if values[index] else "no complete block"
-        for index, base in enumerate(baselines)
-    ]
-    comparisons = compare_values(values, baselines, arms.metric, obstacles)
-    summaries = summarise_all(values, lower_is_better=bool(arms.metric.lower_is_better))
-    names = [f"{factor}={field_text(level)}" for factor, level in rows]
-    numbers = [
-        {"factor": factor, "level": level, "arms_averaged": averaged}
-        | result_numbers(summary, arms.metric, best=False)
-        | difference_numbers(comparison, names)
-        for (factor, level), averaged, summary, comparison in zip(rows, blocks, summaries, comparisons, strict=True)
-    ]
-    text = {
-        "result": [
-            {"arms averaged": f"{averaged:,}"} | result_text(summary, arms.metric, interval)
-            for averaged, summary in zip(blocks, summaries, strict=True)
-        ],
-        "difference": difference_text(comparisons, arms.metric, interval),
-    }
-    notes += _interval_notes(summaries, arms.metric, interval)
-    origin = f"from {listed([names[base] for base in dict.fromkeys(baselines)])}"
-    notes += _difference_notes(comparisons, names, arms.metric, origin, interval)
-    return Table(
-        _caption(f"{arms.metric.heading}, each factor averaged over the others", arms),
-        pd.DataFrame(numbers, dtype=object),
-        panels_of(("factor", "level"), rows, text),
-        notes=(*notes, *arms.notes),
-        left=("verdict",),
     )
 
 
@@ -237,7 +151,7 @@ def cross_table(
         numbers.append(record)
         text.append(texts)
 
-    notes = _interval_notes(arms.summaries, arms.metric, interval)
+    notes = interval_notes(arms.summaries, arms.metric, interval)
     if usual > 1:
         spread = f"{PLUS_MINUS} is half the width of" if interval == "t" else "in brackets"
         notes = [f"{spread} the 95 % interval of the mean ({INTERVAL_NAMES[interval]}) over seeds"]
@@ -247,7 +161,7 @@ def cross_table(
     if len(places) < len(down) * len(arms.levels[column_field]):
         notes.append(f"{ABSENT} no run")
     return Table(
-        _caption(f"{arms.metric.heading}, {row_field} by {column_field}", arms),
+        caption(f"{arms.metric.heading}, {row_field} by {column_field}", arms),
         pd.DataFrame(numbers, dtype=object),
         panels_of(names, down, {"": text}),
         notes=(*notes, *best_notes, *arms.notes),
@@ -264,7 +178,7 @@ def _cross_text(arms: Arms, index: int, usual: int, interval: str) -> str:
     return f"{text} {_DAGGER}" if arms.arms[index].counts[DIVERGED] else text
 
 
-def _caption(title: str, arms: Arms) -> str:
+def caption(title: str, arms: Arms) -> str:
     """The title, and what all arms share: the data, and what differs from the chapter's run."""
     shared = [arms.common["dataset"]] if "dataset" in arms.common else []
     shared += non_default(arms.common)
@@ -288,7 +202,7 @@ def _best(arms: Arms) -> tuple[int | None, list[str]]:
     ]
 
 
-def _interval_notes(summaries: Sequence[Summary], metric: Metric, interval: str) -> list[str]:
+def interval_notes(summaries: Sequence[Summary], metric: Metric, interval: str) -> list[str]:
     if all(summary.n < 2 for summary in summaries):
         return ["one seed per arm gives no interval and shows no difference: run 5 seeds or more"]
     text = (
@@ -302,7 +216,7 @@ def _interval_notes(summaries: Sequence[Summary], metric: Metric, interval: str)
     return [text]
 
 
-def _difference_notes(
+def difference_notes(
     comparisons: Sequence[ArmComparison], labels: Sequence[str], metric: Metric, origin: str, interval: str
 ) -> list[str]:
     made = [(label, c, c.paired) for label, c in zip(labels, comparisons, strict=True) if c.paired]
@@ -352,41 +266,3 @@ def _baseline_words(arms: Arms, baselines: Sequence[int | None], wanted: Baselin
     others = [name for name in arms.by if name not in wanted]
     spec = ", ".join(f"{name}={value}" for name, value in wanted.items())
     return f"from the arm of {spec} with the same {listed(others)}"
-
-
-def _complete_blocks(arms: Arms, factor: str) -> tuple[dict[Any, dict[int, float]], int, list[str]]:
-    """For every level of a factor, seed to mean over the other factors; the combinations averaged; notes."""
-    position = arms.by.index(factor)
-    values: dict[Any, dict[tuple[Any, ...], dict[int, float]]] = {level: {} for level in arms.levels[factor]}
-    for arm in arms.arms:
-        rest = arm.key[:position] + arm.key[position + 1 :]
-        # Averaging the seeds that did not diverge would flatter the arm.
-        finite = {} if arm.incomparable else {seed: x for seed, x in arm.values.items() if math.isfinite(x)}
-        values[arm.key[position]][rest] = finite
-    every = list(dict.fromkeys(rest for by_rest in values.values() for rest in by_rest))
-    whole = [rest for rest in every if all(by_rest.get(rest) for by_rest in values.values())]
-    cells = [by_rest[rest] for by_rest in values.values() for rest in whole]
-    seen = sorted({seed for cell in cells for seed in cell})
-    seeds = [seed for seed in seen if all(seed in cell for cell in cells)]
-    means = {
-        level: {seed: fmean(by_rest[rest][seed] for rest in whole) for seed in seeds}
-        for level, by_rest in values.items()
-    }
-    notes = []
-    names = [name for name in arms.by if name != factor]
-    if dropped := [key_text(names, rest) for rest in every if rest not in whole]:
-        notes.append(f"{factor} is not averaged over {some(dropped, '; ')}, without results at some {factor}")
-    if missing := [str(seed) for seed in seen if seed not in seeds]:
-        notes.append(f"{factor}: left out seed {some(missing)}, which not all averaged arms have")
-    return means, len(whole), notes
-
-
-def _base_level(factor: str, levels: Sequence[Any], baseline: Baseline) -> int:
-    if factor in baseline:
-        found = [index for index, level in enumerate(levels) if matches(level, baseline[factor])]
-        if not found:
-            known = some([field_text(level) for level in levels])
-            raise UserError(f"--baseline={factor}={baseline[factor]} matches no level; the levels are: {known}")
-        return found[0]
-    default = getattr(RunConfig(), factor, None)
-    return levels.index(default) if default in levels else 0

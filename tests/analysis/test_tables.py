@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from convjax.analysis.columns import p_text
 from convjax.analysis.comparisons import parse_baseline
+from convjax.analysis.marginal import marginal_table
 from convjax.analysis.mcnemar import mcnemar_table
 from convjax.analysis.render import to_json, to_text
-from convjax.analysis.tables import accuracy_table, cross_table, marginal_table
+from convjax.analysis.tables import accuracy_table, cross_table
 from convjax.config import RunConfig
 from convjax.errors import UserError
 

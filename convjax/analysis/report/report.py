@@ -83,8 +83,6 @@ def write_report(
     comparisons = compare_arms(arms, find_baselines(arms, baseline)) if baseline else []
     charts = figures(arms, comparisons, read_lines(arms))
     first, *others = answer(arms, comparisons, baseline)
-    seeds = len({seed for arm in arms.arms for seed in arm.values})
-    values = folded(f"Show the values of {counted(seeds, 'seed')}", table_box(_seed_table(arms)))
     origins = origin_table(arms)
     sections = [
         header(capital(title), paragraphs(question, "question"), paragraphs(_facts(arms), "facts")),
@@ -92,7 +90,7 @@ def write_report(
         section("How to read it", paragraphs(reading), bullets(_reading_notes(comparisons))),
         section(capital(table.caption), *(table_box(part) for part in _split(table))),
         section("Plots", f'<div class="figures">\n{charts}\n</div>') if charts else "",
-        section("Every seed", values) if seeds else "",
+        _seeds_section(arms),
         _unfinished_section(arms),
         section("About the arms", code_box(textwrap.dedent(details).strip("\n"), "about the arms")) if details else "",
         section(
@@ -156,9 +154,12 @@ def _reading_notes(comparisons: Sequence[ArmComparison]) -> list[str]:
     return notes
 
 
-def _seed_table(arms: Arms) -> Table:
-    """One row per arm, one column per seed."""
+def _seeds_section(arms: Arms) -> str:
+    """One row per arm, one column per seed; nothing where there is no result."""
     seeds = sorted({seed for arm in arms.arms for seed in arm.statuses})
+    measured = len({seed for arm in arms.arms for seed in arm.values})
+    if not measured:
+        return ""
 
     def value(arm: ArmRuns, seed: int) -> str:
         text = arms.metric.format(arm.values[seed]) if seed in arm.values else arm.statuses.get(seed, ABSENT)
@@ -166,12 +167,13 @@ def _seed_table(arms: Arms) -> Table:
 
     text = [{f"seed {seed}": value(arm, seed) for seed in seeds} for arm in arms.arms]
     diverged = any(arm.counts[DIVERGED] for arm in arms.arms)
-    return Table(
+    table = Table(
         caption=f"{arms.metric.heading} of every seed",
         numbers=pd.DataFrame([arm.values for arm in arms.arms], columns=seeds, dtype=object),
         panels=panels_of(arms.by, [arm.key for arm in arms.arms], {"": text}),
         notes=(f"{_DAGGER} diverged: training stopped when the loss was no longer finite",) if diverged else (),
     )
+    return section("Every seed", folded(f"Show the values of {counted(measured, 'seed')}", table_box(table)))
 
 
 def _unfinished_section(arms: Arms) -> str:
