@@ -1,4 +1,4 @@
-"""Where the windows of convolutions and poolings sit: the arithmetic and a drawing of each layer, as plain text."""
+"""Where the windows of convolutions and poolings sit, as plain text: the arithmetic, and a drawing of each layer."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _WIDEST = 110
 _LONGEST_LINE = 72
 _FIRST, _LAST = 5, 3
 
-LEGEND = "# tile in the window, o its centre, . other tile, + padding in the window, : other padding"
+LEGEND = "# tile in the window, o its center, . other tile, + padding in the window, : other padding"
 
 
 def describe_layers(layers: Sequence[Layer], *, drawing: bool = True) -> str:
@@ -41,7 +41,7 @@ def describe(layer: Layer) -> str:
     lines = [
         ("output", f"{rows.count}x{columns.count} = {_formula(rows)} x {_formula(columns)}"),
         ("padding", _padding(rows, columns)),
-        # Pooling windows stand side by side; nobody centres them around a tile.
+        # Pooling windows stand side by side; nobody centers them around a tile.
         ("lost", lost if layer.kind == "Conv2D" else ""),
         ("unread", _unread(rows, columns)),
         ("windows", f"start at rows {_listed(rows.starts)}; columns {_listed(columns.starts)}"),
@@ -71,8 +71,8 @@ def has_panels(layer: Layer) -> bool:
     return rows.count * columns.count <= MOST_PANELS and largest <= _LARGEST_PANEL
 
 
-def centre(axis: Axis, start: int) -> int | None:
-    """The centre tile of the window that begins at `start`; None where it is even and has none."""
+def center(axis: Axis, start: int) -> int | None:
+    """The center tile of the window that begins at `start`; None where it is even and has none."""
     return start + axis.window // 2 if axis.window % 2 else None
 
 
@@ -141,7 +141,7 @@ def _panel(rows: Axis, columns: Axis, top: int, left: int) -> list[str]:
     return [
         " ".join(
             "o"
-            if (row, column) == (centre(rows, top), centre(columns, left))
+            if (row, column) == (center(rows, top), center(columns, left))
             else _sign(
                 inside=top <= row < top + rows.window and left <= column < left + columns.window,
                 padding=not (0 <= row < rows.size and 0 <= column < columns.size),
@@ -168,7 +168,7 @@ def _windows(axis: Axis, name: str) -> str:
             continue
         signs = (
             "o"
-            if tile == centre(axis, start)
+            if tile == center(axis, start)
             else _sign(inside=start <= tile < start + axis.window, padding=not 0 <= tile < axis.size)
             for tile in tiles(axis)
         )

@@ -48,7 +48,7 @@ def test_windows_along_an_axis_are_those_one_finds_by_sliding_for_five_thousand_
             assert axis.lost == (0, 0)
         elif stride == 1 and starts:
             assert size - sum(axis.lost) == len(starts)
-            assert axis.lost[0] == (window - 1) // 2  # the tiles before the first window's centre
+            assert axis.lost[0] == (window - 1) // 2  # the tiles before the first window's center
 
 
 @settings(max_examples=12)
@@ -125,7 +125,7 @@ CHAPTER = {
 
 @pytest.mark.parametrize("figure", CHAPTER)
 def test_the_chapters_figures_in_letters(figure):
-    """Read back from the drawing: one panel a window, each with its centre and, inside the input, its nine tiles."""
+    """Read back from the drawing: one panel a window, each with its center and, inside the input, its nine tiles."""
     values, count, centres = CHAPTER[figure]
     bands = draw(layers_of((5, 5), **values)[0]).split("\n\n")
     rows = [[re.split(" {3}", line) for line in band.splitlines()] for band in bands]
@@ -171,6 +171,7 @@ def test_a_large_input_is_drawn_a_line_a_window():
     assert "too many" in draw(layers_of((500, 500))[0])
     frame = window_plot(layers_of((30_000, 30_000))).axes[0]
     assert sum(len(line.get_xdata()) for line in frame.lines) < 100
+    assert sum(len(lines.get_segments()) for lines in frame.collections) < 100
 
 
 @pytest.mark.parametrize(("values", "windows"), [(CHAPTER["5.6"][0], 25), ({"stride": "2", "pool": "max+"}, 5)])
