@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms, counted, field_text, unknown_name
+from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms, counted, field_text, key_text, listed, unknown_name
 from convjax.analysis.metrics import Metric
 from convjax.analysis.statistics import (
     ALPHA,
@@ -89,14 +89,20 @@ def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
     def rest(index: int) -> tuple[Any, ...]:
         return tuple(arms.arms[index].key[position] for position in kept)
 
-    by_rest: dict[tuple[Any, ...], list[int]] = {}
-    for index in matching:
-        by_rest.setdefault(rest(index), []).append(index)
     found: list[int | None] = []
     for index in range(len(arms.arms)):
-        candidates = by_rest.get(rest(index), [])
-        found.append(index if index in matching else candidates[0] if len(candidates) == 1 else None)
+        candidates = [index] if index in matching else [match for match in matching if rest(match) == rest(index)]
+        found.append(candidates[0] if len(candidates) == 1 else None)
     return found
+
+
+def baseline_text(arms: Arms, baselines: Sequence[int | None], wanted: Mapping[str, str]) -> str:
+    """The one baseline of all arms, or how each arm's own is found (`find_baselines`), in words."""
+    distinct = {index for index in baselines if index is not None}
+    if len(distinct) == 1:
+        return arms.label(arms.arms[distinct.pop()])
+    others = [name for name in arms.by if name not in wanted]
+    return f"the arm of {key_text(wanted, wanted.values())} with the same {listed(others)}"
 
 
 def compare_arms(arms: Arms, baselines: Sequence[int | None]) -> list[ArmComparison]:

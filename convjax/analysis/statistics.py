@@ -167,7 +167,7 @@ def prediction_interval(values: Values) -> Interval | None:
 def paired(baseline: Values, arm: Values) -> PairedComparison:
     """Comparison of an arm with a baseline, paired by seed.
 
-    A seed fixes initialisation and the order of the data in both arms; pairing removes what they share.
+    A seed fixes initial weights and data order in both arms; pairing removes what they share.
     """
     return paired_all([(baseline, arm)])[0]
 

@@ -37,6 +37,7 @@ from convjax.analysis.columns import (
 )
 from convjax.analysis.comparisons import (
     ArmComparison,
+    baseline_text,
     compare_arms,
     find_baselines,
     leader,
@@ -97,7 +98,7 @@ def arms_table(arms: Arms, baseline: Baseline | None = None, interval: str = "t"
         comparisons = compare_arms(arms, baselines)
         numbers = [row | difference_numbers(one, labels) for row, one in zip(numbers, comparisons, strict=True)]
         text["difference"] = difference_text(comparisons, arms.metric, interval)
-        origin = _baseline_words(arms, baselines, baseline)
+        origin = f"from {baseline_text(arms, baselines, baseline)}"
         notes += difference_notes(comparisons, labels, arms.metric, origin, interval)
     return Table(
         caption(f"{arms.metric.heading} by {listed(arms.by)}", arms),
@@ -257,12 +258,3 @@ def _size_text(difference: float, metric: Metric) -> str:
     size, smallest = abs(difference), 10**-metric.decimals / metric.scale
     text = f"less than {metric.format(smallest)}" if size < smallest / 2 else metric.format(size)
     return " ".join(filter(None, [text, metric.difference_unit]))
-
-
-def _baseline_words(arms: Arms, baselines: Sequence[int | None], wanted: Baseline) -> str:
-    distinct = {index for index in baselines if index is not None}
-    if len(distinct) == 1:
-        return f"from {arms.label(arms.arms[distinct.pop()])}"
-    others = [name for name in arms.by if name not in wanted]
-    spec = ", ".join(f"{name}={value}" for name, value in wanted.items())
-    return f"from the arm of {spec} with the same {listed(others)}"

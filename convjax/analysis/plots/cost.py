@@ -24,6 +24,8 @@ from convjax.analysis.plots.parts import (
 )
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, styled
 
+COST_NAMES = {"parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
+
 _TITLES = {
     "parameters": "parameters",
     "flops": "FLOPs of one image's forward pass",
@@ -62,8 +64,7 @@ def cost_plot(arms: Arms, cost: str, *, theme: Theme) -> Figure:
     axes.set_xlabel(_TITLES[cost])
     axes.set_ylabel(f"mean {metric.heading}")
     _draw_points(axes, arms, cost, theme)
-    name = {"flops": "FLOPs"}.get(cost, cost)
-    put_title(figure, arms, f"{metric.title} against {name}, by {listed(arms.varying)}")
+    put_title(figure, arms, f"{metric.title} against {COST_NAMES[cost]}, by {listed(arms.varying)}")
     best = "lowest" if metric.lower_is_better else "highest"
     front = f"line: Pareto front ({best} mean for the cost); " if metric.lower_is_better is not None else ""
     figure.supxlabel(f"{front}bars: 95 % t interval", fontsize=FONT_SIZE - 0.5, color=theme.muted)

@@ -1,4 +1,4 @@
-"""What the plots of an ablation have in common: labels, titles, legends, limits and ticks."""
+"""The common parts of an ablation's plots: labels, titles, legends, limits and ticks."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from convjax.analysis.plots.theme import FONT_SIZE, drawable
 from convjax.analysis.statistics import Summary
 
 WIDTH = 4.8
-"""Of a chart, in inches: text stays readable where a page shows it on a phone."""
+"""Of a chart, in inches: its text stays readable on a phone."""
 
 SMALL = FONT_SIZE - 1.5
 LABEL_WIDTH = 26
@@ -27,7 +27,7 @@ _FAR = 0.85
 
 
 def short_labels(arms: Arms) -> list[str]:
-    """`3, valid`: the values alone of the fields that vary, for charts that name the fields once."""
+    """`3, valid`: only the values of the fields that vary, for charts that name the fields once."""
     positions = [arms.by.index(name) for name in arms.varying]
     return [drawable(", ".join(field_text(arm.key[position]) for position in positions)) for arm in arms.arms]
 
@@ -41,7 +41,7 @@ def put_title(figure: Figure, arms: Arms, text: str, width: int = _TITLE_WIDTH) 
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` in lines of so many letters."""
+    """`text` in lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
@@ -57,8 +57,8 @@ def usual_seeds(summaries: Iterable[Summary]) -> int:
 
 
 def counted_seeds(usual: int) -> str:
-    """`5 seeds an arm`."""
-    return f"{counted(usual, 'seed')} an arm" if usual else "no seed"
+    """`5 seeds per arm`."""
+    return f"{counted(usual, 'seed')} per arm" if usual else "no seed"
 
 
 def text_color(background: Sequence[float]) -> str:
@@ -68,7 +68,7 @@ def text_color(background: Sequence[float]) -> str:
 
 
 def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]:
-    """Limits of the metric's axis, in its unit: all values and intervals, but not a few values far from the rest."""
+    """Limits of the metric's axis, in its unit: all values and intervals without a few values far from the rest."""
     scale = arms.metric.scale
     values = sorted(value * scale for arm in arms.arms for value in arm.values.values() if math.isfinite(value))
     if not values:
@@ -81,7 +81,7 @@ def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]
         for end in (summary.t_interval.low, summary.t_interval.high)
     ]
     spread = high - low
-    # A wide interval of very few seeds may run out of the picture, but must not decide its scale.
+    # A wide interval of very few seeds may leave the picture, but must not set its scale.
     low = min([low, *(max(end, low - spread) for end in ends)])
     high = max([high, *(min(end, high + spread) for end in ends)])
     margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
@@ -89,8 +89,10 @@ def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]
 
 
 def near_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of ascending `values` without the few, less than a third, beyond a gap that leaves the rest
-    15 % of the whole range."""
+    """Lowest and highest of ascending `values`, without outliers.
+
+    Outliers are less than a third of the values, and the others take up less than 15 % of the whole range.
+    """
     low, high = 0, len(values) - 1
     gaps = np.diff(values)
     if gaps.size and gaps.max() > _FAR * (values[-1] - values[0]):
@@ -103,7 +105,7 @@ def near_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def set_log_ticks(axis: Axis, low: float, high: float, text: Callable[[float], str]) -> None:
-    """A few round ticks on a logarithmic axis, whatever part of a decade or how many decades there are."""
+    """A few round ticks on a logarithmic axis, for a part of a decade as for many decades."""
     if high > 4 * low:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1,) if high > 5000 * low else (1, 3) if high > 200 * low else (1, 2, 5)

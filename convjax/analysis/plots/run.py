@@ -52,8 +52,8 @@ class Wrong:
 def save_run_plots(run: Run, data_dir: str) -> list[Path]:
     """Writes learning_curves.png, confusion_matrix.png and confidently_wrong.png into `RUN/plots/`.
 
-    What a run does not have is left out: a run that diverged has no network worth looking at, and one that diverged
-    in its first epoch no learning curves.
+    What a run lacks is left out: a run that diverged has no network worth a look, and one that diverged in its first
+    epoch has no learning curves.
 
     Args:
       run: a finished run.
@@ -87,14 +87,14 @@ def save_run_plots(run: Run, data_dir: str) -> list[Path]:
 
 
 def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """How many examples of each class (row) were taken for each class (column), `[classes, classes]`."""
+    """How many examples of each true class (row) have each predicted class (column), `[classes, classes]`."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (np.asarray(true, dtype=np.int64), np.asarray(predicted, dtype=np.int64)), 1)
     return matrix
 
 
 def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
-    """The misclassified examples by the probability of the class predicted, the largest first.
+    """The misclassified examples, those with the most probable prediction first.
 
     Args:
       logits: `[examples, classes]`.
@@ -103,7 +103,7 @@ def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
     scores = np.asarray(logits, dtype=np.float64)
     true = np.asarray(labels, dtype=np.int64)
     predicted = np.argmax(scores, axis=-1)
-    # The odds against the prediction still tell probabilities apart that round to 1.
+    # The odds against the prediction still distinguish probabilities that round to 1.
     others = np.array(scores)
     np.put_along_axis(others, predicted[:, None], -np.inf, axis=-1)
     against = np.exp(others - scores.max(axis=-1, keepdims=True)).sum(axis=-1)
@@ -114,7 +114,7 @@ def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
 
 @styled
 def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, *, theme: Theme) -> Figure:
-    """Counts in the cells, and as color the share of the row's class; few errors must not look like none.
+    """Counts in the cells; the color is the share of the row's class, scaled so that few errors do not look like none.
 
     Args:
       matrix: `[classes, classes]`, rows true, columns predicted.
@@ -129,7 +129,7 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, 
     side = min(max(4.5, 0.5 * classes if numbered else 8.0), 9.0)
     figure = ThemedFigure(side + 1.2, side + 0.6, theme)
     axes = figure.add_subplot()
-    # From the background, so that empty cells are empty, to the text's color, evenly in lightness.
+    # From the background, so that empty cells look empty, evenly in lightness to the text's color.
     colors = LinearSegmentedColormap.from_list("shares", [theme.paper, theme.series[0], theme.ink])
     # Errors are rare: on a linear scale all but the diagonal would be one color.
     norm = PowerNorm(0.4, 0.0, 1.0)
@@ -168,10 +168,10 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, 
 def wrong_plot(
     images: NDArray[np.uint8], wrong: Wrong, names: Sequence[str], total: int, summary: str, *, theme: Theme
 ) -> Figure:
-    """A sheet of the first of the wrong images, each with what it was taken for, how surely, and what it is.
+    """A sheet of the first wrong images, each with its predicted class, the probability of that, and its true class.
 
     Args:
-      images: `[total, height, width, channels]`, of which `wrong` tells the indices.
+      images: `[total, height, width, channels]`; `wrong` has indices into them.
       wrong: see `most_confidently_wrong`.
       names: of the classes.
       total: how many images were classified.
@@ -208,7 +208,7 @@ def wrong_plot(
 
 
 def _picture(image: NDArray[np.uint8]) -> NDArray[Any]:
-    """`[height, width, channels]` as Matplotlib shows it: RGB as it is, anything else gray."""
+    """`[height, width, channels]` for Matplotlib: RGB as it is, anything else gray."""
     return image if image.shape[-1] == 3 else image.mean(axis=-1)
 
 
@@ -217,7 +217,7 @@ def _percent(probability: float) -> str:
 
 
 def _short(names: Sequence[str], index: int) -> str:
-    """A class's name, cut where it is long; its number where the font cannot write it."""
+    """A class's name, cut where it is long, or its number where the font lacks a character."""
     name = str(names[index])
     if drawable(name) != name:
         return str(index)

@@ -10,12 +10,11 @@ from convjax.analysis.comparisons import ArmComparison
 from convjax.analysis.curves import Lines, arm_curve, mean_curve
 from convjax.analysis.metrics import metric_named, short_number
 from convjax.analysis.plots.accuracy import MOST_HEAT_MAPS, accuracy_plot, heat_map
-from convjax.analysis.plots.cost import cost_plot, pareto_front, varying_costs
+from convjax.analysis.plots.cost import COST_NAMES, cost_plot, pareto_front, varying_costs
 from convjax.analysis.plots.curves import learning_curves
 from convjax.analysis.plots.theme import to_page_svg
 from convjax.analysis.report.html import capital, figure_box
 
-COST_NAMES = {"parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _COST_WORDS = {
     "parameters": "the number of parameters",
     "flops": "the FLOPs of one image's forward pass",
@@ -79,7 +78,7 @@ def _curve_boxes(arms: Arms, lines: Sequence[Mapping[int, Lines]]) -> list[str]:
         caption = f"{capital(quantity)} by epoch: mean over seeds, and a band from the lowest seed to the highest."
         if not boxes:
             caption += (
-                " Training values are means over an epoch, during which the network changes, so they lie behind those "
+                " Training values are means over an epoch, during which the network changes, so they lag behind those "
                 "that are measured after it."
             )
         figure = learning_curves(arms, lines, quantity, theme="page")
@@ -97,8 +96,8 @@ def _cost_boxes(arms: Arms) -> list[str]:
         caption = f"Mean {metric.title} against {_COST_WORDS[cost]}."
         if not boxes and metric.lower_is_better is not None:
             caption += (
-                " The dashed line joins the arms that no other arm beats in both. It is made of means: neighbours on "
-                "it need not differ by more than chance."
+                " The dashed line joins the arms that no other arm beats in both. It is made of means: neighbors on "
+                "it may differ by chance only."
             )
         title = f"{capital(metric.title)} against {COST_NAMES[cost]}"
         figure = cost_plot(arms, cost, theme="page")
@@ -114,29 +113,27 @@ def chart_box(figure: Figure, name: str, title: str, description: str, caption: 
 
 
 def _means_text(arms: Arms) -> str:
-    """What the chart of means shows, for who cannot see it."""
+    """What the chart of means shows, for readers who cannot see it."""
     metric = arms.metric
     means = {arms.label(arm): arm.mean for arm in arms.arms if math.isfinite(arm.mean)}
-    unit = f" {metric.unit}" if metric.unit else ""
     if len(means) <= _MOST_DESCRIBED:
-        listing = "; ".join(f"{label}: {metric.format(mean)}{unit}" for label, mean in means.items())
+        listing = "; ".join(f"{label}: {metric.with_unit(mean)}" for label, mean in means.items())
         return f"Mean {metric.title} of {counted(len(means), 'arm')}. {listing}."
     low, high = min(means, key=lambda label: means[label]), max(means, key=lambda label: means[label])
     return (
-        f"Mean {metric.title} of {len(means):,} arms, from {metric.format(means[low])}{unit} ({low}) to "
-        f"{metric.format(means[high])}{unit} ({high}). The table has every value."
+        f"Mean {metric.title} of {len(means):,} arms, from {metric.with_unit(means[low])} ({low}) to "
+        f"{metric.with_unit(means[high])} ({high}). The table has every value."
     )
 
 
 def _curves_text(arms: Arms, lines: Sequence[Mapping[int, Lines]], quantity: str) -> str:
     metric = metric_named(quantity)
-    unit = f" {metric.unit}" if metric.unit else ""
     ends = []
     for arm, by_seed in zip(arms.arms, lines, strict=True):
         curve = arm_curve(by_seed, f"train_{quantity}")
         if not curve.empty:
             mean, start, end = mean_curve(curve), curve.index[0], curve.index[-1]
-            first, last = (f"{metric.format(mean.loc[epoch])}{unit}" for epoch in (start, end))
+            first, last = (metric.with_unit(mean.loc[epoch]) for epoch in (start, end))
             ends.append(f"{arms.label(arm)}: from {first} in epoch {start} to {last} in epoch {end}")
     rest = len(ends) - _MOST_DESCRIBED
     listing = "; ".join(ends[:_MOST_DESCRIBED]) + (f"; and {rest:,} more" if rest > 0 else "")
@@ -145,11 +142,10 @@ def _curves_text(arms: Arms, lines: Sequence[Mapping[int, Lines]], quantity: str
 
 def _front_text(arms: Arms, cost: str) -> str:
     metric = arms.metric
-    summaries = arms.summaries
     text = f"Mean {metric.title} against {_COST_WORDS[cost]}."
     if metric.lower_is_better is None:
         return text
-    costs, means = [getattr(arm, cost) for arm in arms.arms], [summary.mean for summary in summaries]
+    costs, means = [getattr(arm, cost) for arm in arms.arms], [summary.mean for summary in arms.summaries]
     front = pareto_front(costs, means, lower_is_better=metric.lower_is_better)
     listing = "; ".join(
         f"{arms.label(arms.arms[index])}, {short_number(costs[index])}, {metric.format(means[index])}"

@@ -102,7 +102,7 @@ def folded(summary: str, *parts: str) -> str:
 
 
 def figure_box(svg: str, caption: str, *, width: float, least: float) -> str:
-    """A chart with its caption; between `least` and `width` pixels wide, scrolling where there is less room."""
+    """A chart with its caption, between `least` and `width` pixels wide; it scrolls where there is less room."""
     return (
         f'<figure><div class="scroll"><div style="min-width:{least:.0f}px;max-width:{width:.0f}px">{svg}</div></div>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"

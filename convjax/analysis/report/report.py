@@ -1,6 +1,5 @@
 """report.html: one ablation on one self-contained page. Same runs, same bytes."""
 
-import math
 import os
 import textwrap
 from collections import Counter
@@ -14,11 +13,10 @@ from convjax.analysis.arms import DIVERGED, DONE, ArmRuns, Arms, counted, field_
 from convjax.analysis.columns import panels_of
 from convjax.analysis.comparisons import ArmComparison, compare_arms, find_baselines
 from convjax.analysis.curves import read_lines
-from convjax.analysis.metrics import ABSENT, short_number
-from convjax.analysis.plots.cost import varying_costs
+from convjax.analysis.metrics import ABSENT
 from convjax.analysis.render import Table, word_table
 from convjax.analysis.report.answer import answer, cost_sentences
-from convjax.analysis.report.figures import COST_NAMES, figures
+from convjax.analysis.report.figures import figures
 from convjax.analysis.report.html import (
     bullets,
     capital,
@@ -86,7 +84,7 @@ def write_report(
     origins = origin_table(arms)
     sections = [
         header(capital(title), paragraphs(question, "question"), paragraphs(_facts(arms), "facts")),
-        section("Answer", paragraphs(first), bullets([*others, *_cost_sentences(arms)]), kind="answer"),
+        section("Answer", paragraphs(first), bullets([*others, *cost_sentences(arms)]), kind="answer"),
         section("How to read it", paragraphs(reading), bullets(_reading_notes(comparisons))),
         section(capital(table.caption), *(table_box(part) for part in _split(table))),
         section("Plots", f'<div class="figures">\n{charts}\n</div>') if charts else "",
@@ -127,17 +125,6 @@ def _facts(arms: Arms) -> str:
         finished_days(arms),
     ]
     return " \N{MIDDLE DOT} ".join(filter(None, parts))
-
-
-def _cost_sentences(arms: Arms) -> list[str]:
-    if sum(math.isfinite(arm.parameters) for arm in arms.arms) < 2:
-        return []
-    ranges = {}
-    for cost in varying_costs(arms):
-        if cost != "seconds":
-            values = [getattr(arm, cost) for arm in arms.arms if arm.values and math.isfinite(getattr(arm, cost))]
-            ranges[COST_NAMES[cost]] = (short_number(min(values)), short_number(max(values)))
-    return cost_sentences(arms, ranges)
 
 
 def _reading_notes(comparisons: Sequence[ArmComparison]) -> list[str]:

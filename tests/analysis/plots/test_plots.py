@@ -424,7 +424,7 @@ class TestPlacement:
             assert box.y0 >= -1e-6
             assert box.y1 <= 300 + 1e-6
 
-    def test_neighbours_get_out_of_each_other_s_way(self):
+    def test_neighbors_get_out_of_each_other_s_way(self):
         anchors = [(200 + 3 * index, 150.0) for index in range(5)]
         boxes = place_labels(anchors, [(60, 14)] * 5, FRAME)
         for first, second in itertools.combinations(boxes, 2):
@@ -440,8 +440,8 @@ class TestPlacement:
         assert place_labels([], [], FRAME) == []
 
 
-def luminance(colour):
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+def luminance(color):
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return np.array(linear) @ [0.2126, 0.7152, 0.0722], np.array(linear)
 
@@ -469,14 +469,14 @@ def cielab(linear):
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-class TestColours:
+class TestColors:
     def test_text_and_marks_stand_out(self, theme):
-        assert all(contrast(colour, theme.paper) >= 4.5 for colour in (theme.ink, theme.muted, theme.good, theme.bad))
-        assert all(contrast(colour, theme.paper) >= 3 for colour in theme.series)
+        assert all(contrast(color, theme.paper) >= 4.5 for color in (theme.ink, theme.muted, theme.good, theme.bad))
+        assert all(contrast(color, theme.paper) >= 3 for color in theme.series)
 
     @pytest.mark.parametrize("sight", SIGHT)
     def test_series_can_be_told_apart(self, theme, sight):
-        seen = [cielab(np.asarray(SIGHT[sight]) @ luminance(colour)[1]) for colour in theme.series]
+        seen = [cielab(np.asarray(SIGHT[sight]) @ luminance(color)[1]) for color in theme.series]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 28
 
 
@@ -505,7 +505,7 @@ class TestFiles:
         with pytest.raises(UserError, match="light, dark, page"):
             figure("sepia")
 
-    def test_themes_colour_the_background(self, figure):
+    def test_themes_color_the_background(self, figure):
         assert to_hex(figure("light").get_facecolor()) == LIGHT.paper
         assert to_hex(figure("dark").get_facecolor()) == DARK.paper
         assert figure("page").get_facecolor()[3] == 0
@@ -535,7 +535,7 @@ class TestFiles:
         assert "a&lt;b &amp; $c$" in svg
         assert '<title id="means-title">&lt;Means&gt;</title>' in svg
         assert "say &quot;hi&quot; &amp; go" in svg
-        # Every colour is the page's, and none of the codes that stand for them is left.
+        # Every color is the page's, and none of the codes that stand for them is left.
         assert "var(--ink)" in svg
         assert not set(re.findall(r"#[0-9a-f]{6}\b", svg))
         assert not any(code in svg for code in PAGE.roles().values())
@@ -552,7 +552,7 @@ class TestFiles:
         assert drawable("kernel_size=3 \u00b1") == "kernel_size=3 \u00b1"
 
 
-def test_palettes_are_colours():
+def test_palettes_are_colors():
     for theme in (LIGHT, DARK, PAGE):
         codes = list(theme.roles().values())
         assert len(codes) == len(set(codes))

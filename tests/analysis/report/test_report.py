@@ -179,7 +179,7 @@ class TestPage:
         assert len(page.svgs) == 5
         for svg in page.svgs:
             assert svg["attributes"]["role"] == "img"
-            title, description = (svg["texts"][name] for name in svg["attributes"]["aria-labelledby"].split())
+            title, description = (svg["texts"][name] for name in svg["attributes"]["aria-labeledby"].split())
             assert len(title) > 10
             assert len(description) > 30
         titles = [next(iter(svg["texts"].values())) for svg in page.svgs]
