@@ -107,6 +107,12 @@ class Arms:
         return summarise_all([arm.values for arm in self.arms], lower_is_better=bool(self.metric.lower_is_better))
 
     @property
+    def usual_seeds(self) -> int:
+        """How many seeds most arms with results have; 0 where none has results."""
+        counts = Counter(summary.n for summary in self.summaries if summary.n)
+        return max(counts, key=lambda n: (counts[n], n), default=0)
+
+    @property
     def levels(self) -> dict[str, list[Any]]:
         """The distinct values of each field grouped by, in natural order."""
         columns = zip(*(arm.key for arm in self.arms), strict=True)

@@ -1,4 +1,4 @@
-"""Arms against a baseline arm, and the question whether one arm is shown to be the best."""
+"""Arms against a baseline arm, and whether one arm is shown to be the best."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class ArmComparison:
       baseline: index of the baseline arm; None where there is none.
       paired: the differences; None for the baseline itself and where arms cannot be compared.
       p_holm: the t-test's p-value, corrected for all comparisons made; NaN where there is none.
-      verdict: words, from `convjax.analysis.statistics.verdict` or why there is no comparison.
-      seeds_needed: where no difference is shown, about how many seeds would show one of the size seen.
+      verdict: of `convjax.analysis.statistics.verdict`, or why there is no comparison.
+      seeds_needed: where no difference is shown, about how many seeds would show one of the observed size.
     """
 
     baseline: int | None
@@ -67,7 +67,7 @@ def parse_baseline(text: str) -> dict[str, str]:
 def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
     """For every arm the index of the arm it is compared with; its own index for a baseline.
 
-    If one arm matches, it is everybody's baseline. If several match (`kernel_size=3` with both paddings), each arm
+    If one arm matches, it is the baseline of all. If several match (`kernel_size=3` with both paddings), each arm
     is compared with the match that agrees in all other fields, or with none where there is no such arm.
 
     Raises:
@@ -86,12 +86,10 @@ def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
         )
     kept = [position for position, name in enumerate(arms.by) if name not in wanted]
 
-    def rest(index: int) -> tuple[Any, ...]:
-        return tuple(arms.arms[index].key[position] for position in kept)
-
+    rests = [tuple(arm.key[position] for position in kept) for arm in arms.arms]
     found: list[int | None] = []
     for index in range(len(arms.arms)):
-        candidates = [index] if index in matching else [match for match in matching if rest(match) == rest(index)]
+        candidates = [index] if index in matching else [match for match in matching if rests[match] == rests[index]]
         found.append(candidates[0] if len(candidates) == 1 else None)
     return found
 
@@ -130,14 +128,14 @@ def compare_values(
     ]
     for (index, baseline), one, p_holm in zip(asked, compared, corrected, strict=True):
         words = verdict(one, p_holm, lower_is_better=metric.lower_is_better)
-        # Holm asks this much of the smallest p-value: with it no arm is promised too much.
+        # The level that Holm's method asks of the smallest p-value: the estimate is on the safe side.
         needed = seeds_needed(one.mean_difference, one.sd_difference, ALPHA / tests) if words == NOT_SHOWN else None
         results[index] = ArmComparison(baseline, one, p_holm, words, needed)
     return results
 
 
 def leader(arms: Arms) -> int | None:
-    """Index of the arm with the best mean, shown to be better or not; None where the metric has no direction."""
+    """Index of the arm with the best mean, whether or not it is shown to be better; None without a direction."""
     means = {index: arm.mean for index, arm in enumerate(arms.arms) if math.isfinite(arm.mean)}
     if not means or arms.metric.lower_is_better is None or arms.mixed_data:
         return None

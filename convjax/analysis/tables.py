@@ -5,7 +5,6 @@ writes it. All raise UserError for what `convjax.analysis.arms.group_runs` refus
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -130,8 +129,8 @@ def cross_table(
         raise UserError(f"--cross={row_field},{column_field}: two different fields are needed")
     arms = group_runs(frame, [row_field, column_field], metric, allow_mixed_data=allow_mixed_data)
     best, best_notes = _best(arms)
-    seeds = Counter(summary.n for summary in arms.summaries if summary.n)
-    usual = seeds.most_common(1)[0][0] if seeds else 0
+    usual = arms.usual_seeds
+    uneven = any(summary.n not in (0, usual) for summary in arms.summaries)
 
     # Rows: the fields that were added, then the row field.
     names = (*arms.by[2:], row_field)
@@ -146,7 +145,7 @@ def cross_table(
             summary = None if index is None else arms.summaries[index]
             statistics = {"mean": summary and summary.mean, "n": summary and summary.n, **interval_numbers(summary)}
             record |= {f"{heading} {name}": number for name, number in statistics.items()}
-            texts[heading] = ABSENT if index is None else _cross_text(arms, index, usual, interval)
+            texts[heading] = ABSENT if index is None else _cross_text(arms, index, interval)
             if index is not None and index == best:
                 mark = (len(numbers), heading)
         numbers.append(record)
@@ -156,7 +155,7 @@ def cross_table(
     if usual > 1:
         spread = f"{PLUS_MINUS} is half the width of" if interval == "t" else "in brackets"
         notes = [f"{spread} the 95 % interval of the mean ({INTERVAL_NAMES[interval]}) over seeds"]
-    notes.append(f"{counted(usual, 'seed')} per cell{' where no other n is given' if len(seeds) > 1 else ''}")
+    notes.append(f"{counted(usual, 'seed')} per cell{' where no other n is given' if uneven else ''}")
     if any(arm.counts[DIVERGED] for arm in arms.arms):
         notes.append(f"{_DAGGER} with diverged runs")
     if len(places) < len(down) * len(arms.levels[column_field]):
@@ -170,11 +169,10 @@ def cross_table(
     )
 
 
-def _cross_text(arms: Arms, index: int, usual: int, interval: str) -> str:
-    """A cell of a cross table; `usual` is the number of seeds that goes without saying."""
+def _cross_text(arms: Arms, index: int, interval: str) -> str:
     summary = arms.summaries[index]
     text = half_width_text(summary, arms.metric, interval) if summary.n else "no result"
-    if summary.n not in (0, usual):
+    if summary.n not in (0, arms.usual_seeds):
         text += f" (n={summary.n})"
     return f"{text} {_DAGGER}" if arms.arms[index].counts[DIVERGED] else text
 

@@ -25,14 +25,12 @@ from convjax.analysis.plots.parts import (
     LABEL_WIDTH,
     SMALL,
     WIDTH,
-    counted_seeds,
     handle,
     near_range,
     near_window,
     put_title,
     short_labels,
     text_color,
-    usual_seeds,
     wrapped,
 )
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, drawable, styled
@@ -55,7 +53,7 @@ def accuracy_plot(arms: Arms, comparisons: Sequence[ArmComparison] = (), *, them
       comparisons: of each arm with its baseline; none where there is no baseline.
       theme: see the module.
     """
-    usual = usual_seeds(arms.summaries)
+    usual = arms.usual_seeds
     texts = [
         "\n".join([wrapped(label, LABEL_WIDTH), *_remarks(arm, summary, usual)])
         for label, arm, summary in zip(short_labels(arms), arms.arms, arms.summaries, strict=True)
@@ -81,7 +79,7 @@ def accuracy_plot(arms: Arms, comparisons: Sequence[ArmComparison] = (), *, them
     axes.tick_params(axis="y", length=0)
     for tick in axes.get_yticklabels():
         tick.set_linespacing(1.1)
-    axes.set_xlabel(f"{arms.metric.heading}, {counted_seeds(usual)}")
+    axes.set_xlabel(f"{arms.metric.heading}, {counted(usual, 'seed')} per arm")
     shown = dict.fromkeys(kind for kind, summary in zip(kinds, arms.summaries, strict=True) if summary.n)
     handles = [handle(*_look(kind, theme), kind) for kind in shown]
     if any(summary.t_interval is not None for summary in arms.summaries):

@@ -3,8 +3,7 @@
 import math
 import re
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axis import Axis
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from convjax.analysis.arms import Arms, counted, field_text
+from convjax.analysis.arms import Arms, field_text
 from convjax.analysis.metrics import short_number
 from convjax.analysis.plots.theme import FONT_SIZE, drawable
 from convjax.analysis.statistics import Summary
@@ -48,17 +47,6 @@ def wrapped(text: str, width: int) -> str:
 def handle(color: str, marker: str, label: str, style: str = "") -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], color=color, marker=marker, linestyle=style, label=label, markeredgecolor="none")
-
-
-def usual_seeds(summaries: Iterable[Summary]) -> int:
-    """How many seeds most arms have; 0 where none has any."""
-    counts = Counter(summary.n for summary in summaries if summary.n)
-    return max(counts, key=lambda n: (counts[n], n)) if counts else 0
-
-
-def counted_seeds(usual: int) -> str:
-    """`5 seeds per arm`."""
-    return f"{counted(usual, 'seed')} per arm" if usual else "no seed"
 
 
 def text_color(background: Sequence[float]) -> str:
