@@ -10,6 +10,7 @@ from . import render as render
 from . import report as report
 from . import statistics as statistics
 from . import tables as tables
+from . import wording as wording
 from .arms import Arms as Arms
 from .arms import group_runs as group_runs
 from .comparisons import parse_baseline as parse_baseline

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from convjax.analysis.arms import DONE, STATUSES, ArmRuns, Arms, field_text
+from convjax.analysis.arms import DONE, STATUSES, ArmRuns, Arms
 from convjax.analysis.comparisons import ArmComparison
 from convjax.analysis.metrics import ABSENT, MINUS, Metric, metric_named, short_number
 from convjax.analysis.statistics import ALPHA, Interval, PairedComparison, Summary
+from convjax.analysis.wording import field_text
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 INTERVAL_NAMES = {"t": "Student's t", "bootstrap": "BCa bootstrap"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms, counted, field_text, key_text, listed, unknown_name
+from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms
 from convjax.analysis.metrics import Metric
 from convjax.analysis.statistics import (
     ALPHA,
@@ -17,6 +17,7 @@ from convjax.analysis.statistics import (
     seeds_needed,
     verdict,
 )
+from convjax.analysis.wording import counted, field_text, key_text, listed, unknown_name
 from convjax.errors import UserError
 
 BASELINE = "baseline"

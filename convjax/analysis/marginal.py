@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from convjax.analysis.arms import Arms, field_text, group_runs, key_text, listed, some, unknown_name
+from convjax.analysis.arms import Arms, group_runs
 from convjax.analysis.columns import difference_numbers, difference_text, panels_of, result_numbers, result_text
 from convjax.analysis.comparisons import BASELINE, compare_values, matches
 from convjax.analysis.render import Table
 from convjax.analysis.statistics import summarise_all
 from convjax.analysis.tables import Baseline, caption, difference_notes, interval_notes
+from convjax.analysis.wording import field_text, key_text, listed, some, unknown_name
 from convjax.config import RunConfig
 from convjax.errors import UserError
 

@@ -12,12 +12,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from convjax.analysis.arms import FINISHED, field_text
+from convjax.analysis.arms import FINISHED
 from convjax.analysis.columns import p_text, with_interval
 from convjax.analysis.comparisons import BASELINE
 from convjax.analysis.metrics import ABSENT, metric_named
 from convjax.analysis.render import Table
 from convjax.analysis.statistics import ALPHA, BETTER, LEVEL, NOT_SHOWN, WORSE, Interval
+from convjax.analysis.wording import field_text
 from convjax.config import FIELD_NAMES
 from convjax.errors import UserError
 

@@ -9,17 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from convjax.analysis.arms import (
-    DIVERGED,
-    Arms,
-    counted,
-    field_text,
-    group_runs,
-    listed,
-    natural_key,
-    non_default,
-    some,
-)
+from convjax.analysis.arms import DIVERGED, Arms, group_runs, non_default
 from convjax.analysis.columns import (
     INTERVAL_NAMES,
     PLUS_MINUS,
@@ -45,6 +35,7 @@ from convjax.analysis.comparisons import (
 from convjax.analysis.metrics import ABSENT, Metric
 from convjax.analysis.render import Table
 from convjax.analysis.statistics import ALPHA, POWER, Summary
+from convjax.analysis.wording import counted, field_text, listed, natural_key, some
 from convjax.errors import UserError
 
 _MOST_WARNINGS = 3

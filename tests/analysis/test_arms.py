@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convjax.analysis.arms import field_text, group_runs, natural_key
+from convjax.analysis.arms import group_runs
+from convjax.analysis.wording import field_text, natural_key
 from convjax.config import RunConfig
 from convjax.errors import UserError
 

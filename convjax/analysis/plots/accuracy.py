@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from convjax.analysis.arms import DONE, ArmRuns, Arms, counted, field_text, key_text, listed, natural_key
+from convjax.analysis.arms import DONE, ArmRuns, Arms
 from convjax.analysis.comparisons import ArmComparison
 from convjax.analysis.metrics import Metric
 from convjax.analysis.plots.parts import (
@@ -35,6 +35,7 @@ from convjax.analysis.plots.parts import (
 )
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, drawable, styled
 from convjax.analysis.statistics import BETTER, HIGHER, LOWER, WORSE, Summary
+from convjax.analysis.wording import counted, field_text, key_text, listed, natural_key
 from convjax.errors import UserError
 
 MOST_HEAT_MAPS = 9

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-from convjax.analysis.arms import Arms, listed
+from convjax.analysis.arms import Arms
 from convjax.analysis.plots.parts import (
     LABEL_WIDTH,
     SMALL,
@@ -23,6 +23,7 @@ from convjax.analysis.plots.parts import (
     wrapped,
 )
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, styled
+from convjax.analysis.wording import listed
 
 COST_NAMES = {"parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from convjax.analysis.arms import Arms, listed
+from convjax.analysis.arms import Arms
 from convjax.analysis.curves import Lines, arm_curve, mean_curve
 from convjax.analysis.metrics import metric_named
 from convjax.analysis.plots.parts import (
@@ -24,6 +24,7 @@ from convjax.analysis.plots.parts import (
     wrapped,
 )
 from convjax.analysis.plots.theme import FONT_SIZE, MARKERS, Theme, ThemedFigure, drawable, styled
+from convjax.analysis.wording import listed
 from convjax.errors import UserError
 
 MOST_LINES = len(MARKERS)

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from convjax.analysis.arms import Arms, field_text
+from convjax.analysis.arms import Arms
 from convjax.analysis.metrics import short_number
 from convjax.analysis.plots.theme import FONT_SIZE, drawable
 from convjax.analysis.statistics import Summary
+from convjax.analysis.wording import field_text
 
 WIDTH = 4.8
 """Of a chart, in inches: its text stays readable on a phone."""

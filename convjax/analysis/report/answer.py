@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from convjax.analysis.arms import Arms, counted, listed, some
+from convjax.analysis.arms import Arms
 from convjax.analysis.comparisons import BASELINE, ArmComparison, baseline_text, leader, rivals
 from convjax.analysis.metrics import Metric, short_number
 from convjax.analysis.plots.cost import COST_NAMES, varying_costs
@@ -18,6 +18,7 @@ from convjax.analysis.statistics import (
     Interval,
     Summary,
 )
+from convjax.analysis.wording import counted, listed, some
 
 _SHOWN = (BETTER, WORSE, HIGHER, LOWER)
 _MOST_NAMED = 8

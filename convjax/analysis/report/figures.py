@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from convjax.analysis.arms import Arms, counted, listed
+from convjax.analysis.arms import Arms
 from convjax.analysis.comparisons import ArmComparison
 from convjax.analysis.curves import Lines, arm_curve, mean_curve
 from convjax.analysis.metrics import metric_named, short_number
@@ -14,6 +14,7 @@ from convjax.analysis.plots.cost import COST_NAMES, cost_plot, pareto_front, var
 from convjax.analysis.plots.curves import learning_curves
 from convjax.analysis.plots.theme import to_page_svg
 from convjax.analysis.report.html import capital, figure_box
+from convjax.analysis.wording import counted, listed
 
 _COST_WORDS = {
     "parameters": "the number of parameters",

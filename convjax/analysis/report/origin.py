@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from convjax.analysis.arms import Arms, counted
+from convjax.analysis.arms import Arms
 from convjax.analysis.render import Table, word_table
+from convjax.analysis.wording import counted
 from convjax.errors import UserError
 from convjax.sweeps.store import Run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from convjax.analysis.arms import DIVERGED, DONE, ArmRuns, Arms, counted, field_text, group_runs, non_default
+from convjax.analysis.arms import DIVERGED, DONE, ArmRuns, Arms, group_runs, non_default
 from convjax.analysis.columns import panels_of
 from convjax.analysis.comparisons import ArmComparison, compare_arms, find_baselines
 from convjax.analysis.curves import read_lines
@@ -32,6 +32,7 @@ from convjax.analysis.report.html import (
 from convjax.analysis.report.origin import finished_days, origin_table
 from convjax.analysis.statistics import ALPHA, NOT_SHOWN
 from convjax.analysis.tables import arms_table
+from convjax.analysis.wording import counted, field_text
 from convjax.config import RunConfig
 from convjax.files import write_text_atomic
 
