@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_markdown_with_a_baseline(workdir):
 
 
 def test_text_fits_the_terminal_and_its_characters(workdir):
-    done = compare(workdir, env={"COLUMNS": "80", "PYTHONIOENCODING": "ascii"})
+    done = compare(workdir, env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert done.stdout.startswith("Test accuracy (%) by kernel_size and padding (mnist)\n")
     assert "99.05 ? 0.13 *" in done.stdout

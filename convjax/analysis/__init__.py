@@ -1,4 +1,11 @@
-"""From runs to tables, comparisons, plots and reports."""
+"""Analysis: from a table of runs to statistics, tables, plots and the report of an experiment.
+
+Everything starts from the DataFrame of `convjax.sweeps.read_runs`. `arms.group_runs` makes arms of it, and
+`statistics` and `comparisons` say which arm is better; start with these. `tables` makes a `Table` of arms, which
+`render` writes in any format, `plots` draws them, and `report.write_report` puts all of it on one page.
+
+Names load their modules when first used, so importing this package costs nothing.
+"""
 
 import lazy_loader
 

@@ -1,64 +1,80 @@
 """From a table of runs to arms: runs that differ in nothing but their seed.
 
-Nothing is dropped in silence. What takes no part (failed, unfinished and damaged runs, copies of a run) is counted
-in the notes with the reason; what would make an average meaningless (fields that vary inside an arm, different data)
+Nothing is dropped silently. Runs that do not count (failed, unfinished and damaged runs, copies of a run) appear in
+the notes, with the reason. What would make an average meaningless (fields that vary inside an arm, different data)
 splits the arms or is refused.
 
-A diverged run (its loss became NaN) is an outcome of its arm, not an accident: where its metric was measured the
-value counts like any other, because leaving it out would flatter an arm that trains unreliably. Where the metric is
-itself not finite, the run is counted and its arm is compared with no other.
+A diverged run (its loss became NaN) is an outcome of its arm. Where its metric was measured the value counts like any
+other, because leaving it out would flatter an arm that trains unreliably. Where the metric itself is not finite, the
+run is counted and its arm is compared with no other.
 """
 
-import difflib
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from convjax.analysis.metrics import Metric, metric_named
+from convjax.analysis.statistics import Summary, summarise_all
+from convjax.analysis.wording import counted, field_text, key_text, listed, natural_key, some, unknown_name
 from convjax.config import FIELD_NAMES, RunConfig, field_type
 from convjax.errors import UserError
 
 # Columns that say where a run comes from: they may be grouped by, but runs are not split by them unasked.
 ORIGIN_FIELDS = ("experiment", "backend", "git_revision", "dataset_fingerprint")
-GROUP_FIELDS = tuple(name for name in FIELD_NAMES if name != "seed") + ORIGIN_FIELDS
+_CONFIG_FIELDS = tuple(name for name in FIELD_NAMES if name != "seed")
+GROUP_FIELDS = _CONFIG_FIELDS + ORIGIN_FIELDS
 
 DONE = "done"
 DIVERGED = "diverged"
-STATUSES = (DONE, DIVERGED, "failed", "unfinished", "damaged")
-_MOST_NAMED = 3
+FINISHED = (DONE, DIVERGED)
+STATUSES = (*FINISHED, "failed", "unfinished", "damaged")
+_COSTS = ("parameters", "flops", "seconds")
 _LONGEST_REASON = 100
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Runs of one configuration with different seeds.
+class ArmRuns:
+    """The runs of one arm, one per seed.
 
     Attributes:
       key: values of the fields grouped by, in their order.
-      fields: every other field that is the same in all runs of the arm, and those of the key.
-      values: seed to metric, of done and diverged runs; NaN where such a run has none.
-      counts: runs of each status in `STATUSES`.
+      fields: every field that is the same in all runs of the arm, those of the key included.
+      statuses: seed to status, one of `STATUSES`.
+      values: seed to metric, of finished runs; NaN where such a run has none.
+      paths: seed to folder, of finished runs.
       parameters, flops: of the model; NaN where unknown or not the same in all runs.
-      seconds: mean wall time of the done and diverged runs.
+      seconds: mean wall time of the finished runs.
       incomparable: diverged runs without a finite value of the metric.
     """
 
     key: tuple[Any, ...]
     fields: Mapping[str, Any]
+    statuses: Mapping[int, str]
     values: Mapping[int, float]
-    counts: Mapping[str, int]
+    paths: Mapping[int, str]
     parameters: float
     flops: float
     seconds: float
     incomparable: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Runs of each status in `STATUSES`."""
+        found = Counter(self.statuses.values())
+        return {status: found[status] for status in STATUSES}
+
+    @property
+    def mean(self) -> float:
+        """Of the finite values; NaN where there is none."""
+        return _mean(self.values.values())
 
 
 @dataclass(frozen=True)
@@ -68,24 +84,48 @@ class Arms:
     Attributes:
       by: the fields grouped by, those added because they vary included.
       arms: at least one.
-      metric: what `Arm.values` holds.
+      metric: what `ArmRuns.values` holds.
       common: configuration fields that all arms share.
       mixed_data: whether the arms use different data, which makes them incomparable.
       notes: sentences for the reader: what was left out, added, mixed.
+      unfinished: the runs that are not done, unreadable ones at the end: the fields `by`, seed, status, digest, reason.
     """
 
     by: tuple[str, ...]
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmRuns, ...]
     metric: Metric
     common: Mapping[str, Any]
     mixed_data: bool
     notes: tuple[str, ...]
+    unfinished: pd.DataFrame = field(compare=False)
 
-    def label(self, arm: Arm) -> str:
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """The statistics of each arm."""
+        return summarise_all([arm.values for arm in self.arms], lower_is_better=bool(self.metric.lower_is_better))
+
+    @property
+    def usual_seeds(self) -> int:
+        """How many seeds most arms with results have; 0 where none has results."""
+        counts = Counter(summary.n for summary in self.summaries if summary.n)
+        return max(counts, key=lambda n: (counts[n], n), default=0)
+
+    @property
+    def levels(self) -> dict[str, list[Any]]:
+        """The distinct values of each field grouped by, in natural order."""
+        columns = zip(*(arm.key for arm in self.arms), strict=True)
+        return {name: sorted(set(values), key=natural_key) for name, values in zip(self.by, columns, strict=True)}
+
+    @property
+    def varying(self) -> list[str]:
+        """The fields grouped by that differ between arms; all of them where none does."""
+        return [name for name, values in self.levels.items() if len(values) > 1] or list(self.by)
+
+    def label(self, arm: ArmRuns) -> str:
         """`kernel_size=3, padding=valid`."""
-        return ", ".join(f"{name}={field_text(value)}" for name, value in zip(self.by, arm.key, strict=True))
+        return key_text(self.by, arm.key)
 
-    def labels(self, arms: Iterable[Arm]) -> str:
+    def labels(self, arms: Iterable[ArmRuns]) -> str:
         """Labels of several arms, the first few by name."""
         return some([self.label(arm) for arm in arms], separator="; ")
 
@@ -97,10 +137,10 @@ def group_runs(
     *,
     allow_mixed_data: bool = False,
 ) -> Arms:
-    """Groups the runs of `convjax.sweeps.frame.read_runs` into arms.
+    """Groups the runs of `convjax.sweeps.read_runs` into arms.
 
     Args:
-      frame: one row a run.
+      frame: one row per run.
       by: fields to group by; None for all configuration fields that vary. Fields that vary inside the arms so made
         are added, with a note.
       metric: a numeric column.
@@ -113,88 +153,38 @@ def group_runs(
         raise UserError("there are no runs to compare")
     _check_fields(by or ())
     _check_metric(frame, metric)
-    records, unreadable = _records(frame, metric)
-    if not records:
-        why = some(sorted({_reason(record) or "no readable configuration" for record in unreadable}), "; ")
+    runs, unreadable = _typed(frame, metric)
+    if runs.empty:
+        why = some(sorted({_reason(reason) or "no readable configuration" for reason in unreadable["reason"]}), "; ")
         raise UserError(f"none of the {counted(len(unreadable), 'run')} can be read: {why}")
-    notes: list[str] = []
-    grouped = list(dict.fromkeys(by)) if by else [name for name in GROUP_FIELDS if _varies(records, name)]
-    if not by:
-        grouped = [name for name in grouped if name not in ORIGIN_FIELDS]
-    mixed = _data_fields(records)
+    mixed = _data_fields(runs)
     if mixed and not allow_mixed_data:
-        raise UserError(_mixed_data_message(records))
-    grouped += [name for name in mixed if name not in grouped]
+        raise UserError(_mixed_data_message(runs))
+    grouped = list(dict.fromkeys([*(by or _varying(runs, _CONFIG_FIELDS)), *mixed])) or ["model"]
 
-    records, copies = _without_copies(records, [name for name in grouped if name in ORIGIN_FIELDS])
-    added = [name for name in _varying_inside(records, grouped) if name in FIELD_NAMES]
+    runs, copies = _without_copies(runs, [name for name in grouped if name in ORIGIN_FIELDS])
+    others = [name for name in _CONFIG_FIELDS if name not in grouped]
+    inside = runs.groupby(grouped, sort=False)[others].nunique().gt(1).any() if others else pd.Series(dtype=bool)
+    added = [name for name in others if inside[name]]
+    grouped += added
+    members = sorted(runs.groupby(grouped, sort=False), key=lambda item: tuple(map(natural_key, item[0])))
+    others = [name for name in others if name not in added]
+    confounded = _varying(runs, others)
+    ordered = pd.concat([*(rows.sort_values("seed") for _, rows in members), unreadable])
+    notes = []
     if added:
         notes.append(f"also grouped by {listed(added)}: runs that differ there are not averaged")
-        grouped += added
-    # A single arm needs a name too.
-    grouped = grouped or ["model"]
-
-    members: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        members.setdefault(tuple(record[name] for name in grouped), []).append(record)
-    keys = sorted(members, key=lambda key: tuple(natural_key(value) for value in key))
-    arms = tuple(_make_arm(key, members[key], metric) for key in keys)
-    others = [name for name in FIELD_NAMES if name not in grouped and name != "seed"]
-    confounded = [name for name in others if _varies(records, name)]
     if confounded:
-        notes.append(f"the arms differ in {listed(confounded)} too, not only in {listed(grouped)}")
-    notes += _count_notes(records, unreadable, copies, metric)
-    notes += _origin_notes(records, grouped)
+        notes.append(f"the arms also differ in {listed(confounded)}, not only in {listed(grouped)}")
     return Arms(
         by=tuple(grouped),
-        arms=arms,
+        arms=tuple(_arm(key, rows, metric) for key, rows in members),
         metric=metric_named(metric),
-        common={name: records[0][name] for name in others if name not in confounded},
+        common={name: runs[name].iloc[0] for name in others if name not in confounded},
         mixed_data=bool(mixed),
-        notes=tuple(notes),
+        notes=(*notes, *_count_notes(runs, unreadable, copies, metric), *_origin_notes(runs, grouped)),
+        unfinished=ordered.loc[ordered["status"] != DONE, [*grouped, "seed", "status", "digest", "reason"]],
     )
-
-
-def field_text(value: Any) -> str:
-    """A field's value as the user writes it on the command line; `(none)` for the empty one."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) or "(none)"
-
-
-def natural_key(value: Any) -> tuple[Any, ...]:
-    """Sorting key: 1, 2, 3, 3x5, 5, 7, 10, 5-3-3, then words; numbers by size, not by their digits."""
-    if isinstance(value, int | float):
-        return (0, (float(value),), "")
-    text = str(value)
-    if re.fullmatch(r"[0-9.]+([-x][0-9.]+)*", text):
-        numbers = tuple(float(part) for part in re.findall(r"[0-9]+(?:\.[0-9]+)?", text))
-        return (1 if "-" in text else 0, numbers, text)
-    return (2, (), tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"([0-9]+)", text) if p))
-
-
-def some(names: Sequence[str], separator: str = ", ") -> str:
-    """The first few names and how many more there are."""
-    text = separator.join(names[:_MOST_NAMED])
-    rest = len(names) - _MOST_NAMED
-    return f"{text}{separator}and {rest:,} more" if rest > 0 else text
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def unknown_name(what: str, name: str, known: Sequence[str]) -> UserError:
-    """An error that names what the user probably meant."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return UserError(f"{what} {name!r} is not known; {hint}")
 
 
 def _check_fields(by: Sequence[str]) -> None:
@@ -215,63 +205,50 @@ def _check_metric(frame: pd.DataFrame, metric: str) -> None:
     ]
     if metric not in known:
         raise unknown_name("--metric", metric, known)
-    finished = frame["status"].isin((DONE, DIVERGED))
+    finished = frame["status"].isin(FINISHED)
     if finished.any() and not frame.loc[finished, metric].notna().any():
         raise UserError(
             f"--metric={metric}: none of the {counted(int(finished.sum()), 'finished run')} has a value of it"
         )
 
 
-def _records(frame: pd.DataFrame, metric: str) -> tuple[list[Record], list[Record]]:
-    """Runs with a readable configuration, and the others."""
-    names = [name for name in FIELD_NAMES if name in frame.columns]
-    missing = frame[names].isna().any(axis=1) | frame["seed"].isna()
-    wanted = [*names, *ORIGIN_FIELDS, "host", "digest", "path", "status", "reason"]
-    numbers = list(dict.fromkeys(["parameters", "flops", "seconds", metric]))
-    table = frame[[name for name in (*wanted, *numbers) if name in frame.columns]]
-    readable: list[Record] = table[~missing].to_dict("records")  # type: ignore[assignment]
-    for record in readable:
-        for name in names:
-            # A column with gaps holds its integers as floats.
-            record[name] = field_type(name)(record[name])
-        for name in (*ORIGIN_FIELDS, "host", "reason"):
-            value = record.get(name)
-            record[name] = "" if pd.isna(value) else str(value)
-        for name in numbers:
-            value = record.get(name)
-            record[name] = math.nan if pd.isna(value) else float(value)
-    unreadable: list[Record] = table[missing].to_dict("records")  # type: ignore[assignment]
-    known = _fingerprints(readable)
-    for record in readable:
-        # A run that failed early does not know its data's fingerprint; it belongs with its data set's other runs.
-        if not record["dataset_fingerprint"] and len(known.get(record["dataset"], ())) == 1:
-            record["dataset_fingerprint"] = known[record["dataset"]][0]
-    return readable, unreadable
+def _typed(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs with a readable configuration, their values of the types that they should have, and the other runs."""
+    texts, numbers = [*ORIGIN_FIELDS, "host", "digest", "path", "reason"], list(dict.fromkeys([*_COSTS, metric]))
+    frame = frame.reindex(columns=[*FIELD_NAMES, *texts, *numbers, "status"]).astype(object)
+    damaged = frame[list(FIELD_NAMES)].isna().any(axis=1)
+    runs = frame[~damaged].copy()
+    for name in FIELD_NAMES:
+        # A column with gaps holds its integers as floats.
+        runs[name] = pd.Series([field_type(name)(value) for value in runs[name]], runs.index, dtype=object)
+    runs[texts] = runs[texts].where(runs[texts].notna(), "").astype(str)
+    runs[numbers] = runs[numbers].astype(float)
+    runs["status"] = pd.Categorical(runs["status"], STATUSES, ordered=True)
+    # A run that failed early does not know its data's fingerprint; it belongs with its data set's other runs.
+    for dataset, fingerprints in _fingerprints(runs).items():
+        if len(fingerprints) == 1:
+            runs.loc[runs["dataset"] == dataset, "dataset_fingerprint"] = fingerprints[0]
+    return runs, frame[damaged]
 
 
-def _fingerprints(records: Sequence[Record]) -> dict[str, list[str]]:
-    """The data fingerprints seen for every data set."""
-    seen: dict[str, list[str]] = {}
-    for record in records:
-        fingerprints = seen.setdefault(record["dataset"], [])
-        if record["dataset_fingerprint"] and record["dataset_fingerprint"] not in fingerprints:
-            fingerprints.append(record["dataset_fingerprint"])
-    return seen
+def _fingerprints(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """The known data fingerprints of each data set."""
+    known = runs[runs["dataset_fingerprint"] != ""].groupby("dataset")["dataset_fingerprint"].unique()
+    return {dataset: list(known.get(dataset, ())) for dataset in runs["dataset"].unique()}
 
 
-def _data_fields(records: Sequence[Record]) -> list[str]:
+def _data_fields(runs: pd.DataFrame) -> list[str]:
     """The fields that tell different data apart; empty where all runs use the same."""
-    fingerprints = _fingerprints(records)
+    fingerprints = _fingerprints(runs)
     fields = ["dataset"] if len(fingerprints) > 1 else []
     return fields + ["dataset_fingerprint"] * any(len(seen) > 1 for seen in fingerprints.values())
 
 
-def _mixed_data_message(records: Sequence[Record]) -> str:
-    counts = Counter((record["dataset"], record["dataset_fingerprint"]) for record in records)
-    several = any(len(seen) > 1 for seen in _fingerprints(records).values())
+def _mixed_data_message(runs: pd.DataFrame) -> str:
+    several = any(len(seen) > 1 for seen in _fingerprints(runs).values())
     parts = [
-        f"{dataset}{f' (fingerprint {print_[:12]})' if several and print_ else ''}: {counted(count, 'run')}"
-        for (dataset, print_), count in sorted(counts.items())
+        f"{dataset}{f' (fingerprint {print_[:12]})' if several and print_ else ''}: {counted(len(rows), 'run')}"
+        for (dataset, print_), rows in runs.groupby(["dataset", "dataset_fingerprint"])
     ]
     return (
         f"the runs use different data ({some(parts, '; ')}), and accuracies on different data do not compare; "
@@ -279,108 +256,86 @@ def _mixed_data_message(records: Sequence[Record]) -> str:
     )
 
 
-def _varies(records: Sequence[Record], name: str) -> bool:
-    return len({record[name] for record in records}) > 1
+def _varying(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [name for name in names if runs[name].nunique() > 1]
 
 
-def _varying_inside(records: Sequence[Record], grouped: Sequence[str]) -> list[str]:
-    """Fields with more than one value among runs that are alike in the fields grouped by."""
-    groups: dict[tuple[Any, ...], Record] = {}
-    varying: set[str] = set()
-    names = [name for name in GROUP_FIELDS if name not in grouped]
-    for record in records:
-        first = groups.setdefault(tuple(record[name] for name in grouped), record)
-        varying.update(name for name in names if record[name] != first[name])
-    return [name for name in names if name in varying]
+def _without_copies(runs: pd.DataFrame, origins: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One run of every configuration (and origin, where grouped by it): a finished one, the first by path.
 
-
-def _without_copies(
-    records: Sequence[Record], origins: Sequence[str]
-) -> tuple[list[Record], list[tuple[Record, Record]]]:
-    """One record for every configuration (and origin, where grouped by it): a finished one, the first by path.
-
-    Also the copies left out, each with the record kept in its place.
+    Also the copies left out, with the columns of the run kept in their place as `..._kept`.
     """
-    rank = {status: index for index, status in enumerate(STATUSES)}
-    kept: dict[tuple[Any, ...], Record] = {}
-    copies = []
-    for record in sorted(records, key=lambda record: (rank[record["status"]], str(record["path"]))):
-        identity = (record["digest"], *(record[name] for name in origins))
-        if identity in kept:
-            copies.append((record, kept[identity]))
-        kept.setdefault(identity, record)
-    return list(kept.values()), copies
+    identity = ["digest", *origins]
+    runs = runs.sort_values(["status", "path"], kind="stable")
+    again = runs.duplicated(identity)
+    return runs[~again], runs[again].merge(runs[~again], on=identity, suffixes=("", "_kept"))
 
 
-def _make_arm(key: tuple[Any, ...], members: Sequence[Record], metric: str) -> Arm:
-    finished = [record for record in members if record["status"] in (DONE, DIVERGED)]
-    values = {record["seed"]: record[metric] for record in finished}
-    seconds = [record["seconds"] for record in finished if math.isfinite(record["seconds"])]
-    counts = Counter(record["status"] for record in members)
-    return Arm(
+def _arm(key: tuple[Any, ...], runs: pd.DataFrame, metric: str) -> ArmRuns:
+    runs = runs.sort_values("seed")
+    finished = runs[runs["status"].isin(FINISHED)]
+    lost = (finished["status"] == DIVERGED) & ~np.isfinite(finished[metric])
+    return ArmRuns(
         key=key,
-        fields={name: members[0][name] for name in GROUP_FIELDS if not _varies(members, name)},
-        values=dict(sorted(values.items())),
-        counts={status: counts[status] for status in STATUSES},
-        parameters=_shared(record["parameters"] for record in members),
-        flops=_shared(record["flops"] for record in members),
-        seconds=math.fsum(seconds) / len(seconds) if seconds else math.nan,
-        incomparable=sum(record["status"] == DIVERGED and not math.isfinite(record[metric]) for record in members),
+        fields={name: runs[name].iloc[0] for name in GROUP_FIELDS if runs[name].nunique() == 1},
+        statuses=dict(zip(runs["seed"], runs["status"], strict=True)),
+        values=dict(zip(finished["seed"], finished[metric].tolist(), strict=True)),
+        paths=dict(zip(finished["seed"], finished["path"], strict=True)),
+        parameters=_shared(runs["parameters"]),
+        flops=_shared(runs["flops"]),
+        seconds=_mean(finished["seconds"].tolist()),
+        incomparable=int(lost.sum()),
     )
 
 
-def _shared(numbers: Iterable[float]) -> float:
-    distinct = {number for number in numbers if math.isfinite(number)}
-    return distinct.pop() if len(distinct) == 1 else math.nan
+def _shared(numbers: pd.Series) -> float:
+    distinct = numbers[np.isfinite(numbers)].unique()
+    return float(distinct[0]) if len(distinct) == 1 else math.nan
 
 
-def _count_notes(
-    records: Sequence[Record],
-    unreadable: Sequence[Record],
-    copies: Sequence[tuple[Record, Record]],
-    metric: str,
-) -> list[str]:
-    counts = Counter(record["status"] for record in records)
-    title = metric_named(metric).title
-    text = f"{counted(len(records) + len(unreadable), 'run')}: {counts[DONE]:,} done"
-    if counts[DIVERGED]:
-        lost = sum(r["status"] == DIVERGED and not math.isfinite(r[metric]) for r in records)
+def _mean(values: Iterable[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return fmean(finite) if finite else math.nan
+
+
+def _count_notes(runs: pd.DataFrame, unreadable: pd.DataFrame, copies: pd.DataFrame, metric: str) -> list[str]:
+    title, measured = metric_named(metric).title, np.isfinite(runs[metric])
+    done, diverged = runs["status"] == DONE, runs["status"] == DIVERGED
+    text = f"{counted(len(runs) + len(unreadable), 'run')}: {done.sum():,} done"
+    if diverged.any():
+        lost = int((diverged & ~measured).sum())
         fate = f"{lost:,} without a finite {title}: their arms are not compared"
-        text += f", {counts[DIVERGED]:,} diverged ({fate if lost else f'the measured {title} counts'})"
-    left_out = [record for record in records if record["status"] not in (DONE, DIVERGED)]
-    reasons = Counter((record["status"], _reason(record)) for record in left_out)
-    reasons.update(("damaged", _reason(record)) for record in unreadable)
+        text += f", {diverged.sum():,} diverged ({fate if lost else f'the measured {title} counts'})"
+    left_out = runs[~(done | diverged)]
+    reasons = Counter(zip(left_out["status"], map(_reason, left_out["reason"]), strict=True))
+    reasons.update(("damaged", _reason(reason)) for reason in unreadable["reason"])
     if reasons:
         parts = [f"{count:,} {status}{f' ({why})' if why else ''}" for (status, why), count in reasons.most_common()]
         text += f"; left out: {some(parts)}"
     notes = [text]
-    without = sum(r["status"] == DONE and not math.isfinite(r[metric]) for r in records)
-    if without:
+    if without := int((done & ~measured).sum()):
         notes.append(f"{counted(without, 'finished run')} without a value of {metric} left out")
-    if copies:
-        differing = sum(
-            copy["status"] in (DONE, DIVERGED) and copy[metric] != kept[metric] and math.isfinite(copy[metric])
-            for copy, kept in copies
-        )
+    if len(copies):
+        values, kept = copies[metric], copies[f"{metric}_kept"]
+        differing = int((copies["status"].isin(FINISHED) & np.isfinite(values) & (values != kept)).sum())
         more = f"; {differing:,} with another {title}: the first by path counts" if differing else ""
         noun = "copy" if len(copies) == 1 else "copies"
         notes.append(f"{len(copies):,} further {noun} of these runs left out{more}")
     return notes
 
 
-def _reason(record: Record) -> str:
-    reason = record.get("reason")
+def _reason(reason: Any) -> str:
     words = "" if pd.isna(reason) else " ".join(str(reason).split())
-    # Errors may carry colour codes, which a terminal would obey.
+    # Errors may contain color codes, which a terminal would obey.
     text = "".join(character for character in words if character.isprintable())
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _origin_notes(records: Sequence[Record], grouped: Sequence[str]) -> list[str]:
+def _origin_notes(runs: pd.DataFrame, grouped: Sequence[str]) -> list[str]:
+    finished = runs[runs["status"].isin(FINISHED)]
     notes = []
-    finished = [record for record in records if record["status"] in (DONE, DIVERGED)]
     for name, words in (("backend", "back ends"), ("git_revision", "code revisions"), ("host", "machines")):
-        seen = sorted({record[name][:12] or "unknown" for record in finished})
+        seen = sorted({value[:12] or "unknown" for value in finished[name]})
         if len(seen) > 1 and name not in grouped:
             notes.append(f"the runs come from different {words}: {some(seen)}")
     return notes

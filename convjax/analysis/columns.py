@@ -1,159 +1,144 @@
-"""Columns and cells that tables have in common: results, differences, cost; and how their numbers are written."""
+"""The columns that several tables have: results, cost, differences. Each as numbers and as text, a dict per row."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from convjax.analysis.arms import DONE, STATUSES, Arms
+import pandas as pd
+
+from convjax.analysis.arms import DONE, STATUSES, ArmRuns, Arms
 from convjax.analysis.comparisons import ArmComparison
 from convjax.analysis.metrics import ABSENT, MINUS, Metric, metric_named, short_number
-from convjax.analysis.render import Cell, Column
 from convjax.analysis.statistics import ALPHA, Interval, PairedComparison, Summary
+from convjax.analysis.wording import field_text
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 INTERVAL_NAMES = {"t": "Student's t", "bootstrap": "BCa bootstrap"}
 _MOST_SEEDS_WRITTEN = 1000
 
-
-def chosen_interval(estimate: Summary | PairedComparison, interval: str) -> Interval | None:
-    """The interval that is written: `t` or `bootstrap`."""
-    return estimate.t_interval if interval == "t" else estimate.bootstrap_interval
+Row = dict[str, Any]
+TextRow = dict[str, str]
 
 
-def result_columns(metric: Metric) -> list[Column]:
-    """Columns of `result_cells`."""
-    panel = "result"
-    best, worst = ("highest", "lowest") if metric.lower_is_better is None else ("best", "worst")
-    return [
-        Column("metric", shown=False),
-        Column("n", "seeds", panel=panel),
-        Column("missing", shown=False),
-        Column("mean_sd", metric.heading, panel=panel, exported=False),
-        Column("mean", shown=False),
-        Column("sd", shown=False),
-        Column("interval", "95 % interval", panel=panel, exported=False),
-        *interval_columns(),
-        Column("best", f"{best} (seed)", panel=panel),
-        Column("best_seed", shown=False),
-        Column("worst", f"{worst} (seed)", panel=panel),
-        Column("worst_seed", shown=False),
-        Column("shown_best", shown=False),
-    ]
+def panels_of(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], text: Mapping[str, Sequence[TextRow]]
+) -> dict[str, pd.DataFrame]:
+    """Panels of a `Table`; its rows are named by values of the fields `names`."""
+    index = pd.MultiIndex.from_frame(pd.DataFrame([map(field_text, row) for row in rows], columns=list(names)))
+    return {panel: pd.DataFrame(texts, index=index) for panel, texts in text.items()}
 
 
-def result_cells(summary: Summary, metric: Metric, interval: str, *, best: bool) -> list[Cell]:
-    """An arm's seeds, mean and sd, interval, best and worst seed; `best` marks the mean."""
+def interval_numbers(estimate: Summary | PairedComparison | None, prefix: str = "") -> Row:
+    """Both ends of both intervals; None where there is none."""
+    return {
+        f"{prefix}{name}_{end}": getattr(getattr(estimate, f"{name}_interval", None), end, None)
+        for name in INTERVAL_NAMES
+        for end in ("low", "high")
+    }
+
+
+def result_numbers(summary: Summary, metric: Metric, *, best: bool) -> Row:
+    """An arm's seeds, mean and sd, intervals, best and worst seed; whether it is shown to be the best."""
+    return {
+        "metric": metric.name,
+        "n": summary.n,
+        "missing": summary.missing,
+        "mean": summary.mean,
+        "sd": summary.sd,
+        **interval_numbers(summary),
+        "best": summary.best,
+        "best_seed": summary.best_seed,
+        "worst": summary.worst,
+        "worst_seed": summary.worst_seed,
+        "shown_best": best,
+    }
+
+
+def result_text(summary: Summary, metric: Metric, interval: str) -> TextRow:
+    """The same for readers; `interval` is `t` or `bootstrap`."""
     spread = f" {PLUS_MINUS} {metric.format(summary.sd)}" if summary.n > 1 else ""
-    return [
-        Cell(metric.name),
-        Cell(summary.n, f"{summary.n:,}"),
-        Cell(summary.missing),
-        Cell(None, metric.format(summary.mean) + spread, best=best),
-        Cell(summary.mean),
-        Cell(summary.sd),
-        Cell(None, interval_text(chosen_interval(summary, interval), metric)),
-        *interval_cells(summary),
-        Cell(summary.best, _with_seed(summary.best, summary.best_seed, metric)),
-        Cell(summary.best_seed),
-        Cell(summary.worst, _with_seed(summary.worst, summary.worst_seed, metric)),
-        Cell(summary.worst_seed),
-        Cell(best),
-    ]
+    best, worst = ("highest", "lowest") if metric.lower_is_better is None else ("best", "worst")
+    return {
+        "seeds": f"{summary.n:,}",
+        metric.heading: metric.format(summary.mean) + spread,
+        "95 % interval": interval_text(chosen_interval(summary, interval), metric),
+        f"{best} (seed)": _with_seed(summary.best, summary.best_seed, metric),
+        f"{worst} (seed)": _with_seed(summary.worst, summary.worst_seed, metric),
+    }
 
 
-def interval_columns(prefix: str = "") -> list[Column]:
-    """Columns of `interval_cells`, for programs only."""
-    return [Column(f"{prefix}{name}", shown=False) for name in ("t_low", "t_high", "bootstrap_low", "bootstrap_high")]
+def cost_numbers(arm: ArmRuns, metric: Metric) -> Row:
+    """The model's size, the time a run took, and runs by status. What is the table's metric is left out."""
+    costs = {"parameters": _whole(arm.parameters), "flops": _whole(arm.flops), "seconds": arm.seconds}
+    return {name: cost for name, cost in costs.items() if name != metric.name} | dict(arm.counts)
 
 
-def interval_cells(estimate: Summary | PairedComparison) -> list[Cell]:
-    """Ends of both intervals."""
-    return [*ends(estimate.t_interval), *ends(estimate.bootstrap_interval)]
-
-
-def ends(interval: Interval | None) -> list[Cell]:
-    """Low and high end."""
-    return [Cell(interval.low), Cell(interval.high)] if interval else [Cell(), Cell()]
-
-
-def cost_columns(arms: Arms) -> list[Column]:
-    """Columns of `cost_cells`: a count of runs that is 0 everywhere is not shown."""
-    costs = [
-        Column("parameters", "parameters", panel="cost"),
-        Column("flops", "image FLOPs", panel="cost"),
-        Column("seconds", "seconds", panel="cost"),
-    ]
-    counts = [
-        Column(status, status, panel="cost", shown=status != DONE and any(arm.counts[status] for arm in arms.arms))
-        for status in STATUSES
-    ]
-    # The metric has columns of its own already.
-    return [column for column in costs if column.key != arms.metric.name] + counts
-
-
-def cost_cells(arms: Arms) -> list[list[Cell]]:
-    """For every arm the model's size, the time it took, and its runs by status."""
+def cost_text(arms: Arms) -> list[TextRow]:
+    """The same for readers; a status that no run has is left out."""
+    statuses = [name for name in STATUSES if name != DONE and any(arm.counts[name] for arm in arms.arms)]
     rows = []
     for arm in arms.arms:
         costs = {
-            "parameters": Cell(_whole(arm.parameters), metric_named("parameters").format(arm.parameters)),
-            "flops": Cell(_whole(arm.flops), short_number(arm.flops)),
-            "seconds": Cell(arm.seconds, metric_named("seconds").format(arm.seconds)),
+            "parameters": metric_named("parameters").format(arm.parameters),
+            "image FLOPs": short_number(arm.flops),
+            "seconds": metric_named("seconds").format(arm.seconds),
         }
-        costs.pop(arms.metric.name, None)
-        rows.append([*costs.values(), *(Cell(arm.counts[status], f"{arm.counts[status]:,}") for status in STATUSES)])
+        costs.pop("image FLOPs" if arms.metric.name == "flops" else arms.metric.name, None)
+        rows.append(costs | {name: f"{arm.counts[name]:,}" for name in statuses})
     return rows
 
 
-def difference_columns(metric: Metric, comparisons: Sequence[ArmComparison]) -> list[Column]:
-    """Columns of `difference_cells`; the seeds needed are shown if they are known for any row."""
-    panel = "difference"
+def difference_numbers(comparison: ArmComparison, labels: Sequence[str]) -> Row:
+    """One row's difference from its baseline; `labels` names all rows."""
+    paired = comparison.paired
+    return {
+        "baseline": None if comparison.baseline is None else labels[comparison.baseline],
+        "pairs": paired and paired.n,
+        "difference": paired and paired.mean_difference,
+        "difference_sd": paired and paired.sd_difference,
+        **interval_numbers(paired, "difference_"),
+        "d_z": paired and paired.cohen_dz,
+        "p": paired and paired.p_value,
+        "p_sign_flip": paired and paired.p_sign_flip,
+        "p_holm": paired and comparison.p_holm,
+        "verdict": comparison.verdict,
+        "seeds_needed": comparison.seeds_needed,
+    }
+
+
+def difference_text(comparisons: Sequence[ArmComparison], metric: Metric, interval: str) -> list[TextRow]:
+    """The same for readers; the seeds needed are left out where no row has them."""
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
-    return [
-        Column("baseline", shown=False),
-        Column("pairs", shown=False),
-        Column("difference", f"difference{unit}", panel=panel),
-        Column("difference_sd", shown=False),
-        *interval_columns("difference_"),
-        Column("d_z", "d_z", panel=panel),
-        Column("p", shown=False),
-        Column("p_sign_flip", shown=False),
-        Column("p_holm", "p (Holm)", panel=panel),
-        Column("verdict", "verdict", left=True, panel=panel),
-        Column("seeds_needed", "seeds needed", panel=panel, shown=any(c.seeds_needed for c in comparisons)),
-    ]
+    rows = []
+    for one in comparisons:
+        texts = [ABSENT] * 3
+        if one.paired is not None:
+            difference, effect = one.paired.mean_difference, one.paired.cohen_dz
+            texts = [
+                with_interval(difference, chosen_interval(one.paired, interval), metric),
+                ABSENT if math.isnan(effect) else f"{effect:+.2f}".replace("-", MINUS),
+                p_text(one.p_holm),
+            ]
+        row = dict(zip((f"difference{unit}", "d_z", "p (Holm)"), texts, strict=True)) | {"verdict": one.verdict}
+        if any(other.seeds_needed for other in comparisons):
+            row["seeds needed"] = seeds_text(one.seeds_needed) if one.seeds_needed else ABSENT
+        rows.append(row)
+    return rows
 
 
-def difference_cells(comparison: ArmComparison, labels: Sequence[str], metric: Metric, interval: str) -> list[Cell]:
-    """One row's difference from its baseline; `labels` are the names of all rows."""
-    base = Cell(None if comparison.baseline is None else labels[comparison.baseline])
-    verdict = Cell(comparison.verdict, comparison.verdict)
-    one, needed = comparison.paired, comparison.seeds_needed
-    if one is None:
-        width = len(difference_columns(metric, []))
-        return [base, *[Cell()] * (width - 3), verdict, Cell()]
-    return [
-        base,
-        Cell(one.n),
-        Cell(one.mean_difference, difference_text(one.mean_difference, chosen_interval(one, interval), metric)),
-        Cell(one.sd_difference),
-        *interval_cells(one),
-        Cell(one.cohen_dz, ABSENT if math.isnan(one.cohen_dz) else f"{one.cohen_dz:+.2f}".replace("-", MINUS)),
-        Cell(one.p_value),
-        Cell(one.p_sign_flip),
-        Cell(comparison.p_holm, p_text(comparison.p_holm)),
-        verdict,
-        Cell(needed, seeds_text(needed)) if needed else Cell(),
-    ]
+def chosen_interval(estimate: Summary | PairedComparison, interval: str) -> Interval | None:
+    """The `t` or `bootstrap` interval."""
+    return estimate.t_interval if interval == "t" else estimate.bootstrap_interval
 
 
 def half_width_text(summary: Summary, metric: Metric, interval: str) -> str:
-    """Mean with half the width of the t interval, or with the ends of the bootstrap interval (it is not symmetric)."""
-    text, shown = metric.format(summary.mean), chosen_interval(summary, interval)
-    if shown is None:
+    """Mean with half the width of the t interval, or with both ends of the bootstrap interval (it is asymmetric)."""
+    text, chosen = metric.format(summary.mean), chosen_interval(summary, interval)
+    if chosen is None:
         return text
     if interval == "bootstrap":
-        return f"{text} {interval_text(shown, metric)}"
-    return f"{text} {PLUS_MINUS} {metric.format((shown.high - shown.low) / 2)}"
+        return f"{text} {interval_text(chosen, metric)}"
+    return f"{text} {PLUS_MINUS} {metric.format((chosen.high - chosen.low) / 2)}"
 
 
 def interval_text(interval: Interval | None, metric: Metric, *, signed: bool = False) -> str:
@@ -163,7 +148,7 @@ def interval_text(interval: Interval | None, metric: Metric, *, signed: bool = F
     return f"[{metric.format(interval.low, signed=signed)}, {metric.format(interval.high, signed=signed)}]"
 
 
-def difference_text(difference: float, interval: Interval | None, metric: Metric) -> str:
+def with_interval(difference: float, interval: Interval | None, metric: Metric) -> str:
     """`+0.12 [+0.03, +0.21]`."""
     text = metric.format(difference, signed=True)
     return text if interval is None else f"{text} {interval_text(interval, metric, signed=True)}"

@@ -1,11 +1,11 @@
-"""Arms against a baseline arm, and the question whether one arm is shown to be the best."""
+"""Arms against a baseline arm, and whether one arm is shown to be the best."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convjax.analysis.arms import GROUP_FIELDS, Arm, Arms, counted, field_text, unknown_name
+from convjax.analysis.arms import GROUP_FIELDS, ArmRuns, Arms
 from convjax.analysis.metrics import Metric
 from convjax.analysis.statistics import (
     ALPHA,
@@ -17,6 +17,7 @@ from convjax.analysis.statistics import (
     seeds_needed,
     verdict,
 )
+from convjax.analysis.wording import counted, field_text, key_text, listed, unknown_name
 from convjax.errors import UserError
 
 BASELINE = "baseline"
@@ -33,8 +34,8 @@ class ArmComparison:
       baseline: index of the baseline arm; None where there is none.
       paired: the differences; None for the baseline itself and where arms cannot be compared.
       p_holm: the t-test's p-value, corrected for all comparisons made; NaN where there is none.
-      verdict: words, from `convjax.analysis.statistics.verdict` or why there is no comparison.
-      seeds_needed: where no difference is shown, about how many seeds would show one of the size seen.
+      verdict: of `convjax.analysis.statistics.verdict`, or why there is no comparison.
+      seeds_needed: where no difference is shown, about how many seeds would show one of the observed size.
     """
 
     baseline: int | None
@@ -67,7 +68,7 @@ def parse_baseline(text: str) -> dict[str, str]:
 def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
     """For every arm the index of the arm it is compared with; its own index for a baseline.
 
-    If one arm matches, it is everybody's baseline. If several match (`kernel_size=3` with both paddings), each arm
+    If one arm matches, it is the baseline of all. If several match (`kernel_size=3` with both paddings), each arm
     is compared with the match that agrees in all other fields, or with none where there is no such arm.
 
     Raises:
@@ -86,17 +87,21 @@ def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
         )
     kept = [position for position, name in enumerate(arms.by) if name not in wanted]
 
-    def rest(index: int) -> tuple[Any, ...]:
-        return tuple(arms.arms[index].key[position] for position in kept)
-
-    by_rest: dict[tuple[Any, ...], list[int]] = {}
-    for index in matching:
-        by_rest.setdefault(rest(index), []).append(index)
+    rests = [tuple(arm.key[position] for position in kept) for arm in arms.arms]
     found: list[int | None] = []
     for index in range(len(arms.arms)):
-        candidates = by_rest.get(rest(index), [])
-        found.append(index if index in matching else candidates[0] if len(candidates) == 1 else None)
+        candidates = [index] if index in matching else [match for match in matching if rests[match] == rests[index]]
+        found.append(candidates[0] if len(candidates) == 1 else None)
     return found
+
+
+def baseline_text(arms: Arms, baselines: Sequence[int | None], wanted: Mapping[str, str]) -> str:
+    """The one baseline of all arms, or how each arm's own is found (`find_baselines`), in words."""
+    distinct = {index for index in baselines if index is not None}
+    if len(distinct) == 1:
+        return arms.label(arms.arms[distinct.pop()])
+    others = [name for name in arms.by if name not in wanted]
+    return f"the arm of {key_text(wanted, wanted.values())} with the same {listed(others)}"
 
 
 def compare_arms(arms: Arms, baselines: Sequence[int | None]) -> list[ArmComparison]:
@@ -124,19 +129,15 @@ def compare_values(
     ]
     for (index, baseline), one, p_holm in zip(asked, compared, corrected, strict=True):
         words = verdict(one, p_holm, lower_is_better=metric.lower_is_better)
-        # Holm asks this much of the smallest p-value: with it no arm is promised too much.
+        # The level that Holm's method asks of the smallest p-value: the estimate is on the safe side.
         needed = seeds_needed(one.mean_difference, one.sd_difference, ALPHA / tests) if words == NOT_SHOWN else None
         results[index] = ArmComparison(baseline, one, p_holm, words, needed)
     return results
 
 
 def leader(arms: Arms) -> int | None:
-    """Index of the arm with the best mean, shown to be better or not; None where the metric has no direction."""
-    means = {}
-    for index, arm in enumerate(arms.arms):
-        finite = [value for value in arm.values.values() if math.isfinite(value)]
-        if finite:
-            means[index] = math.fsum(finite) / len(finite)
+    """Index of the arm with the best mean, whether or not it is shown to be better; None without a direction."""
+    means = {index: arm.mean for index, arm in enumerate(arms.arms) if math.isfinite(arm.mean)}
     if not means or arms.metric.lower_is_better is None or arms.mixed_data:
         return None
     return (min if arms.metric.lower_is_better else max)(means, key=lambda index: means[index])
@@ -171,7 +172,7 @@ def matches(value: Any, text: str) -> bool:
         return False
 
 
-def _matches(arm: Arm, wanted: Mapping[str, str]) -> bool:
+def _matches(arm: ArmRuns, wanted: Mapping[str, str]) -> bool:
     return all(name in arm.fields and matches(arm.fields[name], value) for name, value in wanted.items())
 
 

@@ -1,4 +1,4 @@
-"""How a measured number is called, which direction is better, and how it is written."""
+"""The name of a measured number, which direction is better, and how it is written."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Metric:
       title: words for a heading, without the unit.
       unit: `%` for fractions that are written as percentages, otherwise empty.
       difference_unit: of a difference; percentages differ by points.
-      lower_is_better: None where neither direction is better by itself (parameters, FLOPs).
+      lower_is_better: None where neither direction is better (parameters, FLOPs).
       decimals: digits written after the point.
     """
 
@@ -42,13 +42,21 @@ class Metric:
         if not math.isfinite(value):
             return ABSENT
         text = f"{abs(value) * self.scale:,.{self.decimals}f}"
-        # The sign stays where a difference rounds to zero: an interval from +0.00 leaves out 0.
+        # A difference that rounds to zero keeps its sign: an interval from +0.00 excludes 0.
         sign = MINUS if value < 0 else "+" if signed and value > 0 else ""
         return sign + text
 
+    def with_unit(self, value: float) -> str:
+        """`99.20 %`."""
+        return f"{self.format(value)} {self.unit}".rstrip()
+
+    def difference_with_unit(self, difference: float) -> str:
+        """`+0.12 points`."""
+        return f"{self.format(difference, signed=True)} {self.difference_unit}".rstrip()
+
 
 def metric_named(name: str) -> Metric:
-    """The metric of a column of the run store; names it does not know are plain numbers of no direction."""
+    """The metric of a column of the run store; unknown names are plain numbers without a direction."""
     title = name.replace("_", " ")
     if name.endswith("accuracy"):
         return Metric(name, title, "%", "points", lower_is_better=False, decimals=2)

@@ -1,197 +1,173 @@
-"""A table as text for a terminal, Markdown, LaTeX (booktabs), CSV, JSON, or an HTML fragment.
+"""A table, and how it is written: text for a terminal, Markdown, LaTeX (booktabs), CSV, JSON, or an HTML fragment.
 
-The first three and HTML show the columns meant for readers, rounded. CSV and JSON hold the columns meant for
-programs, in full precision.
+CSV and JSON hold a table's numbers in full precision. The other formats show its text: the same numbers rounded,
+and combined as in `99.20 ± 0.14`.
 """
 
-import csv
 import html
-import io
 import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import pandas as pd
+from rich import box, console
+from rich.table import Table as Grid
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from convjax.analysis.metrics import ABSENT, MINUS
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Numbers for programs, text for readers, and notes to read with it.
 
     Attributes:
-      key: name in CSV and JSON.
-      title: heading for readers.
-      left: aligned left (words) rather than right (numbers).
-      header: names its row, so it is repeated where a wide table is broken up.
-      panel: columns of one panel stay together where a wide table is broken up.
-      shown: in text, Markdown, LaTeX, HTML; exported: in CSV and JSON.
+      caption: one line.
+      numbers: the columns that CSV and JSON hold; of dtype object, with None where there is no value.
+      panels: the text, as DataFrames of strings by name, with one row for each row of `numbers`. Their common index
+        names the rows. Headings are unique. A table that is too wide is broken between panels.
+      notes: sentences.
+      left: headings of the columns that are aligned left, as the index is.
+      best: row number and heading of the value that is marked as the best.
     """
 
-    key: str
-    title: str = ""
-    left: bool = False
-    header: bool = False
-    panel: str = ""
-    shown: bool = True
-    exported: bool = True
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value for programs, the text for readers, and whether it is marked as the best."""
-
-    value: Any = None
-    text: str = ABSENT
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns, rows of as many cells, and notes to be read with them."""
-
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    numbers: pd.DataFrame
+    panels: Mapping[str, pd.DataFrame]
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    best: tuple[int, str] | None = None
 
-    def __post_init__(self) -> None:
-        if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError("every row needs one cell for every column")
+    @property
+    def text(self) -> pd.DataFrame:
+        """All panels side by side."""
+        return pd.concat(self.panels.values(), axis=1)
+
+
+def word_table(caption: str, rows: pd.DataFrame, headers: int = 1) -> Table:
+    """A table of strings; its first `headers` columns name the rows."""
+    text = rows.set_index(list(rows.columns[:headers]))
+    return Table(caption, rows.astype(object), {"": text}, left=tuple(text.columns))
 
 
 def to_text(table: Table, width: int = 110) -> str:
     """Aligned plain text; the best is marked `*`.
 
-    A table wider than `width` characters is broken into panels that repeat the header columns; headings and notes
+    A table wider than `width` characters is broken into blocks that repeat the names of the rows. Headings and notes
     are wrapped.
     """
-    shown = [index for index, column in enumerate(table.columns) if column.shown]
-    columns = {index: _text_column(table, index) for index in shown}
-    widths = {index: max(map(len, lines)) for index, lines in columns.items()}
-    blocks = []
-    for panel in _panels(table, shown, widths, width):
-        lines = []
-        for line in range(len(columns[panel[0]])):
-            cells = [
-                f"{columns[index][line]:{'<' if table.columns[index].left else '>'}{widths[index]}}" for index in panel
-            ]
-            lines.append("  ".join(cells).rstrip())
-        head = len(lines) - len(table.rows)
-        # Headings of fewer lines stand on the rule: no panel needs more empty lines on top than the tallest.
-        heading = [line for line in lines[:head] if line]
-        rule = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * (sum(widths[index] for index in panel) + 2 * (len(panel) - 1))
-        blocks.append("\n".join([*heading, rule, *lines[head:]]))
+    screen = console.Console(width=10_000, color_system=None, markup=False, emoji=False, highlight=False)
+
+    def fits(text: pd.DataFrame) -> bool:
+        return screen.measure(_grid(table, text)).maximum <= width
+
+    parts = [
+        part
+        for panel in table.panels.values()
+        for part in ([panel] if fits(panel) else [panel.iloc[:, [place]] for place in range(panel.shape[1])])
+    ]
+    blocks = [parts[0]]
+    for part in parts[1:]:
+        joined = pd.concat([blocks[-1], part], axis=1)
+        blocks[-1:] = [joined] if fits(joined) else [blocks[-1], part]
+    texts = [textwrap.fill(table.caption, width)]
+    for block in blocks:
+        with screen.capture() as captured:
+            screen.print(_grid(table, block))
+        texts.append("\n".join(line.replace(_ROOM, "  ").rstrip() for line in captured.get().splitlines()))
     notes = [
         textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False)
         for note in table.notes
     ]
-    caption = textwrap.fill(table.caption, width)
-    return "\n\n".join([caption, *blocks, *(["\n".join(notes)] if notes else [])]) + "\n"
+    return "\n\n".join(filter(None, [*texts, "\n".join(notes)])) + "\n"
 
 
 def to_markdown(table: Table) -> str:
     """A GitHub table with caption and notes; the best is bold."""
-
-    def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    columns = [column for column in table.columns if column.shown]
-    lines = [row([_escape_markdown(column.title) for column in columns])]
-    lines.append(row([":--" if column.left else "--:" for column in columns]))
-    for cells in _shown_rows(table):
-        texts = [_escape_markdown(cell.text) for cell in cells]
-        lines.append(row([f"**{text}**" if cell.best else text for cell, text in zip(cells, texts, strict=True)]))
-    parts = [f"**{_escape_markdown(table.caption)}**", "\n".join(lines)]
-    if table.notes:
-        parts.append("\n".join(f"- {_escape_markdown(note)}" for note in table.notes))
-    return "\n\n".join(parts) + "\n"
+    text = _marked(table, table.text.reset_index().map(_escape_markdown), "**{}**")
+    grid = tabulate(
+        text.to_numpy().tolist(),
+        [_escape_markdown(heading) for heading in text.columns],
+        tablefmt="pipe",
+        colalign=_alignments(table, text),
+        disable_numparse=True,
+    )
+    # Without padding, a number that gets longer changes its own line only.
+    heading, rule, *rows = re.sub("(?<= ) +", "", grid).splitlines()
+    grid = "\n".join([heading, re.sub("-+", "--", rule), *rows])
+    notes = "\n".join(f"- {_escape_markdown(note)}" for note in table.notes)
+    return "\n\n".join(filter(None, [f"**{_escape_markdown(table.caption)}**", grid, notes])) + "\n"
 
 
 def to_latex(table: Table) -> str:
     r"""A `table` environment for `\usepackage{booktabs}`; panels become tabulars below each other; the best is bold."""
-    shown = [index for index, column in enumerate(table.columns) if column.shown]
-    tabulars = []
-    for panel in _split_panels(table, shown):
-        columns = [table.columns[index] for index in panel]
-        lines = [
-            rf"  \begin{{tabular}}{{@{{}}{''.join('l' if column.left else 'r' for column in columns)}@{{}}}}",
-            r"    \toprule",
-            f"    {' & '.join(_escape_latex(column.title) for column in columns)} \\\\",
-            r"    \midrule",
-        ]
-        for cells in table.rows:
-            texts = [
-                rf"\textbf{{{_escape_latex(cells[index].text)}}}"
-                if cells[index].best
-                else _escape_latex(cells[index].text)
-                for index in panel
-            ]
-            lines.append(f"    {' & '.join(texts)} \\\\")
-        lines += [r"    \bottomrule", r"  \end{tabular}"]
-        tabulars.append("\n".join(lines))
-    parts = [
+    lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{_escape_latex(table.caption)}}}",
-        *(f"\n  \\medskip\n{tabular}" for tabular in tabulars),
+        r"\centering",
+        rf"\caption{{{table.caption.translate(_LATEX)}}}",
     ]
+    for panel in table.panels.values():
+        text = _marked(table, panel, f"{_BOLD}{{}}{_END}").reset_index()
+        grid = tabulate(
+            text.to_numpy().tolist(),
+            list(text.columns),
+            tablefmt="latex_booktabs",
+            colalign=_alignments(table, text),
+            disable_numparse=True,
+        )
+        lines += ["", r"\medskip", grid]
     if table.notes:
-        notes = "\n".join(rf"    {_escape_latex(note)}.\par" for note in table.notes)
-        parts.append(f"  \\begin{{flushleft}}\\footnotesize\n{notes}\n  \\end{{flushleft}}")
-    return "\n".join([*parts, r"\end{table}"]) + "\n"
+        notes = [rf"{note.translate(_LATEX)}.\par" for note in table.notes]
+        lines += [r"\begin{flushleft}\footnotesize", *notes, r"\end{flushleft}"]
+    lines.append(r"\end{table}")
+    text = "\n".join(lines).translate(_LATEX_SIGNS)
+    # Two hyphens would become a dash, and flags begin with two. pdfLaTeX stops at letters outside Latin.
+    return re.sub("[^\n -\u017f]", "?", text.replace("--", "-{}-")) + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated values with a header line; empty where there is no value. Captions and notes are left out."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns if column.exported])
-    for record in _records(table):
-        writer.writerow(
-            [
-                "" if value is None else str(value).lower() if isinstance(value, bool) else value
-                for value in record.values()
-            ]
-        )
-    return file.getvalue()
+    """Comma-separated values with a header line; empty where there is no value. Caption and notes are left out."""
+    rows = [
+        {key: str(value).lower() if isinstance(value, bool) else value for key, value in record.items()}
+        for record in _records(table)
+    ]
+    return pd.DataFrame(rows, columns=table.numbers.columns, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def to_json(table: Table) -> str:
     """`{"caption": ..., "rows": [{key: value}], "notes": [...]}`; null where there is no value."""
-    content = {"caption": table.caption, "rows": list(_records(table)), "notes": list(table.notes)}
+    content = {"caption": table.caption, "rows": _records(table), "notes": list(table.notes)}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_html(table: Table) -> str:
     """A `<table>` with caption and a list of notes, to be put into a page; the best is in `<strong>`."""
-    columns = [column for column in table.columns if column.shown]
+    headers = table.text.index.nlevels
+    text = _marked(table, table.text.reset_index().map(html.escape), "<strong>{}</strong>")
+    kinds = ["" if side == "left" else ' class="number"' for side in _alignments(table, text)]
 
-    def kind(column: Column) -> str:
-        return "" if column.left else ' class="number"'
+    def row(cells: list[str], scopes: list[str]) -> str:
+        tags = ["th" + f' scope="{scope}"' if scope else "td" for scope in scopes]
+        parts = zip(tags, kinds, cells, strict=True)
+        return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag[:2]}>' for tag, kind, cell in parts)}</tr>"
 
-    heads = "".join(f'<th scope="col"{kind(column)}>{_escape_html(column.title)}</th>' for column in columns)
+    scopes = ["row"] * headers + [""] * (text.shape[1] - headers)
     lines = [
         "<table>",
-        f"<caption>{_escape_html(table.caption)}</caption>",
-        f"<thead><tr>{heads}</tr></thead>",
+        f"<caption>{html.escape(table.caption)}</caption>",
+        f"<thead>{row([html.escape(heading) for heading in text.columns], ['col'] * text.shape[1])}</thead>",
         "<tbody>",
+        *(row(cells, scopes) for cells in text.to_numpy().tolist()),
+        "</tbody>",
+        "</table>",
     ]
-    for cells in _shown_rows(table):
-        line = ""
-        for column, cell in zip(columns, cells, strict=True):
-            text = f"<strong>{_escape_html(cell.text)}</strong>" if cell.best else _escape_html(cell.text)
-            tag, scope = ("th", ' scope="row"') if column.header else ("td", "")
-            line += f"<{tag}{scope}{kind(column)}>{text}</{tag}>"
-        lines.append(f"<tr>{line}</tr>")
-    lines += ["</tbody>", "</table>"]
     if table.notes:
-        items = "".join(f"<li>{_escape_html(note)}</li>" for note in table.notes)
-        lines.append(f'<ul class="notes">{items}</ul>')
+        lines.append(f'<ul class="notes">{"".join(f"<li>{html.escape(note)}</li>" for note in table.notes)}</ul>')
     return "\n".join(lines) + "\n"
 
 
@@ -204,106 +180,71 @@ RENDERERS: dict[str, Callable[[Table], str]] = {
     "html": to_html,
 }
 
+_ROOM = "\ue000\ue000"
+"""Stands for two spaces, which rich would strip."""
 
-def _shown_rows(table: Table) -> list[list[Cell]]:
-    return [[cell for column, cell in zip(table.columns, row, strict=True) if column.shown] for row in table.rows]
+_BOLD, _END = "\x01", "\x02"
+_LATEX = str.maketrans(LATEX_ESCAPE_RULES)
+_LATEX_SIGNS = str.maketrans(
+    {
+        _BOLD: r"\textbf{",
+        _END: "}",
+        "|": r"\textbar{}",
+        "\N{PLUS-MINUS SIGN}": r"$\pm$",
+        "\N{DAGGER}": r"\dag{}",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}",
+        "\N{LEFT SINGLE QUOTATION MARK}": "`",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "\N{LEFT DOUBLE QUOTATION MARK}": "``",
+        "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
+        MINUS: "$-$",
+        ABSENT: r"\textemdash{}",
+    }
+)
+
+
+def _marked(table: Table, text: pd.DataFrame, best: str, other: str = "{}") -> pd.DataFrame:
+    """The text with its best value written as in `best`, and the others of that column as in `other`."""
+    if table.best is None or table.best[1] not in text:
+        return text
+    row, heading = table.best
+    values = [(best if place == row else other).format(value) for place, value in enumerate(text[heading])]
+    return text.assign(**{heading: values})
+
+
+def _alignments(table: Table, text: pd.DataFrame) -> list[Literal["left", "right"]]:
+    left = {*table.text.index.names, *table.left}
+    return ["left" if heading in left else "right" for heading in text.columns]
 
 
 def _records(table: Table) -> list[dict[str, Any]]:
+    """The numbers row by row, with None for those that are not finite."""
     return [
         {
-            column.key: None if isinstance(cell.value, float) and not math.isfinite(cell.value) else cell.value
-            for column, cell in zip(table.columns, row, strict=True)
-            if column.exported
+            str(key): None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
         }
-        for row in table.rows
+        for record in table.numbers.to_dict("records")
     ]
 
 
-def _text_column(table: Table, index: int) -> list[str]:
-    """Lines of a column: the heading, wrapped to the cells' width and as tall as the tallest, then the cells."""
-
-    def wrapped(position: int) -> list[str]:
-        title = table.columns[position].title
-        longest = max(map(len, [*title.split(), *(row[position].text for row in table.rows)]), default=1)
-        return textwrap.wrap(title, longest, break_on_hyphens=False)
-
-    tallest = max(len(wrapped(position)) for position, column in enumerate(table.columns) if column.shown)
-    heading = wrapped(index)
-    # Where one cell is marked the others leave room for the mark, so that digits stay aligned.
-    room = "  " if any(row[index].best for row in table.rows) else ""
-    cells = [row[index].text + (" *" if row[index].best else room) for row in table.rows]
-    return [""] * (tallest - len(heading)) + [line + room for line in heading] + cells
-
-
-def _split_panels(table: Table, shown: Sequence[int]) -> list[list[int]]:
-    """The shown columns panel by panel, each with the header columns in front."""
-    headers = [index for index in shown if table.columns[index].header]
-    panels: dict[str, list[int]] = {}
-    for index in shown:
-        if not table.columns[index].header:
-            panels.setdefault(table.columns[index].panel, []).append(index)
-    return [headers + members for members in panels.values()] or [headers]
-
-
-def _panels(table: Table, shown: Sequence[int], widths: dict[int, int], width: int) -> list[list[int]]:
-    """The columns of every block of the text table: as many panels side by side as fit, or parts of a panel."""
-
-    def needed(indices: Sequence[int]) -> int:
-        return sum(widths[index] for index in indices) + 2 * (len(indices) - 1)
-
-    if needed(shown) <= width:
-        return [list(shown)]
-    headers = [index for index in shown if table.columns[index].header]
-    blocks: list[list[int]] = []
-    for panel in _split_panels(table, shown):
-        members = panel[len(headers) :]
-        if blocks and needed(blocks[-1] + members) <= width:
-            blocks[-1] += members
-            continue
-        block = list(headers)
-        for index in members:
-            if len(block) > len(headers) and needed([*block, index]) > width:
-                blocks.append(block)
-                block = list(headers)
-            block.append(index)
-        blocks.append(block)
-    return blocks
+def _grid(table: Table, text: pd.DataFrame) -> Grid:
+    """Some of a table's text as rich draws it, with headings wrapped to the width of the values below them."""
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    plain = text.reset_index()
+    # Where one value is marked the others leave room for the mark, so that digits stay aligned.
+    marked = _marked(table, plain, "{} *", f"{{}}{_ROOM}")
+    for heading, side in zip(plain.columns, _alignments(table, plain), strict=True):
+        longest = max(map(len, [*heading.split(), *plain[heading]]))
+        room = _ROOM if table.best and table.best[1] == heading else ""
+        lines = textwrap.wrap(heading, longest, break_on_hyphens=False)
+        grid.add_column("\n".join(line + room for line in lines), justify=side, no_wrap=True)
+    for row in marked.to_numpy().tolist():
+        grid.add_row(*row)
+    return grid
 
 
 def _escape_markdown(text: str) -> str:
     # Underscores inside words are literal on GitHub, so names such as kernel_size stay readable in the source.
     return re.sub(r"([\\`*|]|<(?=[A-Za-z/!?])|(?<=\])\(|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{character: f"\\{character}" for character in "&%$#_"},
-    "\N{PLUS-MINUS SIGN}": r"$\pm$",
-    "\N{DAGGER}": r"\dag{}",
-    "\N{MULTIPLICATION SIGN}": r"$\times$",
-    "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}",
-    MINUS: r"$-$",
-    "\N{LEFT SINGLE QUOTATION MARK}": "`",
-    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-    "\N{LEFT DOUBLE QUOTATION MARK}": "``",
-    "\N{RIGHT DOUBLE QUOTATION MARK}": "''",
-    ABSENT: r"\textemdash{}",
-}
-
-
-def _escape_latex(text: str) -> str:
-    # pdfLaTeX stops at letters outside Latin; two hyphens would become a dash, and flags are written with two.
-    known = (_LATEX.get(character, character if character < "\u0180" else "?") for character in text)
-    return "".join(known).replace("--", "-{}-")
-
-
-def _escape_html(text: str) -> str:
-    return html.escape(text)

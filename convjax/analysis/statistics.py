@@ -1,25 +1,25 @@
 """Statistics of a few training runs per arm: summaries, differences paired by seed, corrections, power.
 
-An arm is a mapping from seed to a measured value (test accuracy as a fraction, a loss, seconds, ...). A value
-that is not finite is no value: it is left out and counted. Functions named `..._all` treat many arms at once,
-which costs little more than one; the result for an arm does not depend on its company.
+An arm is a mapping from seed to a measured value (test accuracy as a fraction, a loss, seconds, ...). Values that are
+not finite are left out and counted. Functions named `..._all` treat many arms at once, which costs little more than
+one; the result for an arm does not depend on the others.
 
-Two kinds of 95 % interval are given. The t interval assumes roughly normal values and is the one all words rest
-on. The bootstrap interval (BCa; Efron and Tibshirani, An Introduction to the Bootstrap, chapter 14) assumes less
-but is known to be too narrow for the 3 to 10 seeds that are usual here; it is a second opinion.
+There are two kinds of 95 % interval. The t interval assumes roughly normal values, and all verdicts rest on it. The
+bootstrap interval (BCa; Efron and Tibshirani, An Introduction to the Bootstrap, chapter 14) assumes less but is known
+to be too narrow for 3 to 10 seeds, which are usual here; it is a second opinion.
 
-An interval needs two different values at least. Equal accuracies in every seed are an accident of the finite
-test set, not a proof of certainty, so the interval is then absent (None) rather than of zero width.
+An interval needs at least two different values. Equal accuracies in every seed are an accident of the finite test
+set, not a proof of certainty, so the interval is then None rather than of zero width.
 
-The arithmetic is SciPy's; the tests compare it with statsmodels'.
+SciPy does the arithmetic; the tests compare it with statsmodels.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import special, stats
 
 LEVEL = 0.95
@@ -117,27 +117,6 @@ class PairedComparison:
     constant: bool
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Two trained models on the same test images.
-
-    Attributes:
-      n: images; both_right, only_first, only_second, both_wrong: how many of them each got right.
-      difference: accuracy of the second - accuracy of the first.
-      interval: exact interval of the difference, given the number of discordant images; None if that is 0.
-      p_value: McNemar's exact two-sided test; 1 where no image is discordant.
-    """
-
-    n: int
-    both_right: int
-    only_first: int
-    only_second: int
-    both_wrong: int
-    difference: float
-    interval: Interval | None
-    p_value: float
-
-
 def summarise(values: Values, *, lower_is_better: bool = False) -> Summary:
     """Summary of one arm.
 
@@ -150,27 +129,23 @@ def summarise(values: Values, *, lower_is_better: bool = False) -> Summary:
 def summarise_all(arms: Sequence[Values], *, lower_is_better: bool = False) -> list[Summary]:
     """`summarise` for every arm."""
     samples = [_finite(arm) for arm in arms]
-    estimates = _estimate_means([sample for _, sample in samples])
     summaries = []
-    for arm, (seeds, sample), estimate in zip(arms, samples, estimates, strict=True):
-        best, worst = math.nan, math.nan
+    for arm, sample, estimate in zip(arms, samples, _estimate_means(map(_vector, samples)), strict=True):
         best_seed, worst_seed = None, None
-        if sample.size:
-            low, high = int(np.argmin(sample)), int(np.argmax(sample))
-            first, last = (low, high) if lower_is_better else (high, low)
-            best, best_seed = float(sample[first]), seeds[first]
-            worst, worst_seed = float(sample[last]), seeds[last]
+        if sample:
+            low, high = min(sample, key=sample.__getitem__), max(sample, key=sample.__getitem__)
+            best_seed, worst_seed = (low, high) if lower_is_better else (high, low)
         summaries.append(
             Summary(
-                n=sample.size,
-                missing=len(arm) - sample.size,
+                n=len(sample),
+                missing=len(arm) - len(sample),
                 mean=estimate.mean,
                 sd=estimate.sd,
                 t_interval=estimate.t_interval,
                 bootstrap_interval=estimate.bootstrap_interval,
-                best=best,
+                best=math.nan if best_seed is None else sample[best_seed],
                 best_seed=best_seed,
-                worst=worst,
+                worst=math.nan if worst_seed is None else sample[worst_seed],
                 worst_seed=worst_seed,
             )
         )
@@ -180,7 +155,7 @@ def summarise_all(arms: Sequence[Values], *, lower_is_better: bool = False) -> l
 def prediction_interval(values: Values) -> Interval | None:
     """Where the value of one more seed would lie with 95 % probability: wider than the interval of the mean.
 
-    mean +/- t sd sqrt(1 + 1/n), for roughly normal values. None for fewer than 2 seeds or where all values are equal.
+    mean +/- t sd sqrt(1 + 1/n), for roughly normal values; None for fewer than 2 seeds or where all values are equal.
     """
     summary = summarise(values)
     if summary.t_interval is None:
@@ -192,31 +167,26 @@ def prediction_interval(values: Values) -> Interval | None:
 def paired(baseline: Values, arm: Values) -> PairedComparison:
     """Comparison of an arm with a baseline, paired by seed.
 
-    A seed fixes initialisation and the order of the data in both arms; pairing removes what they share.
+    A seed fixes initial weights and data order in both arms; pairing removes what they share.
     """
     return paired_all([(baseline, arm)])[0]
 
 
 def paired_all(pairs: Sequence[tuple[Values, Values]], *, bootstrap: bool = True) -> list[PairedComparison]:
     """`paired` for every `(baseline, arm)`; `bootstrap=False` leaves out bootstrap and sign flips."""
-    differences, scales, unpaired = [], [], []
-    for baseline, arm in pairs:
-        baseline_seeds, baseline_values = _finite(baseline)
-        arm_seeds, arm_values = _finite(arm)
-        first = dict(zip(baseline_seeds, baseline_values, strict=True))
-        second = dict(zip(arm_seeds, arm_values, strict=True))
-        common = sorted(first.keys() & second.keys())
-        left = np.array([first[seed] for seed in common], dtype=np.float64)
-        right = np.array([second[seed] for seed in common], dtype=np.float64)
-        differences.append(right - left)
-        scales.append(float(np.abs(np.concatenate([left, right])).max(initial=0.0)))
-        unpaired.append((tuple(sorted(first.keys() - second.keys())), tuple(sorted(second.keys() - first.keys()))))
-
+    finite = [(_finite(baseline), _finite(arm)) for baseline, arm in pairs]
+    common = [[seed for seed in first if seed in second] for first, second in finite]
+    both = [
+        np.array([[values[seed] for seed in seeds] for values in pair], dtype=np.float64)
+        for pair, seeds in zip(finite, common, strict=True)
+    ]
+    differences = [right - left for left, right in both]
+    scales = [float(np.abs(values).max(initial=0.0)) for values in both]
     estimates = _estimate_means(differences, scales, bootstrap=bootstrap)
     sign_flips = _sign_flip_all(differences) if bootstrap else [math.nan] * len(differences)
     comparisons = []
-    for difference, scale, (only_baseline, only_arm), estimate, p_sign_flip in zip(
-        differences, scales, unpaired, estimates, sign_flips, strict=True
+    for (first, second), difference, scale, estimate, p_sign_flip in zip(
+        finite, differences, scales, estimates, sign_flips, strict=True
     ):
         n = difference.size
         equal = n >= 2 and estimate.t_interval is None
@@ -229,8 +199,8 @@ def paired_all(pairs: Sequence[tuple[Values, Values]], *, bootstrap: bool = True
         comparisons.append(
             PairedComparison(
                 n=n,
-                only_baseline=only_baseline,
-                only_arm=only_arm,
+                only_baseline=tuple(seed for seed in first if seed not in second),
+                only_arm=tuple(seed for seed in second if seed not in first),
                 mean_difference=estimate.mean,
                 sd_difference=estimate.sd,
                 t_interval=estimate.t_interval,
@@ -267,7 +237,7 @@ def verdict(
     lower_is_better: bool | None = False,
     alpha: float = ALPHA,
 ) -> str:
-    """What may be said of the arm against the baseline; never more than p-value and interval both allow.
+    """The arm against the baseline in words, which claim no more than p-value and interval both allow.
 
     Args:
       comparison: the arm against the baseline.
@@ -291,48 +261,13 @@ def verdict(
     return BETTER if rises != lower_is_better else WORSE
 
 
-def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
-    """McNemar's exact test of two models on the same images.
-
-    It speaks of these two trained models only: how much another seed would change them it does not know.
-
-    Args:
-      first_right, second_right: [images] booleans, whether each model was right, in the same order of images.
-
-    Raises:
-      ValueError: the shapes differ, or there is no image.
-    """
-    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
-    if first.shape != second.shape or first.ndim != 1 or not first.size:
-        raise ValueError(f"two equally long vectors are needed, not shapes {first.shape} and {second.shape}")
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
-    discordant = only_first + only_second
-    p_value, interval = 1.0, None
-    if discordant:
-        test = stats.binomtest(only_second, discordant, 0.5)
-        share = test.proportion_ci(LEVEL, method="exact")
-        # Of the discordant images a share s is right in the second: the difference is (2s - 1) of them.
-        low, high = ((2 * end - 1) * discordant / first.size for end in (share.low, share.high))
-        p_value, interval = float(test.pvalue), Interval(float(low), float(high), "exact")
-    return McNemar(
-        n=first.size,
-        both_right=int(np.sum(first & second)),
-        only_first=only_first,
-        only_second=only_second,
-        both_wrong=int(np.sum(~first & ~second)),
-        difference=(only_second - only_first) / first.size,
-        interval=interval,
-        p_value=p_value,
-    )
-
-
 def seeds_needed(
     mean_difference: float, sd_difference: float, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
     """The fewest seeds with which a paired t-test finds a true difference of this size with this probability.
 
     For an arm among m comparisons give `alpha / m`, what Holm's method asks of the smallest p-value; the answer
-    is then on the safe side. It takes the observed difference for the true one, so it is a rough guide.
+    is then on the safe side. It treats the observed difference as the true one, so it is a rough guide.
 
     Returns:
       at least 2, or None where no number can be given: no difference, no spread, or either unknown. Above 1,000
@@ -361,10 +296,13 @@ def seeds_needed(
     return high
 
 
-def _finite(values: Values) -> tuple[list[int], NDArray[np.float64]]:
-    """Seeds in ascending order, and their values; without those that are not finite."""
-    seeds = [seed for seed in sorted(values) if math.isfinite(values[seed])]
-    return seeds, np.array([values[seed] for seed in seeds], dtype=np.float64)
+def _finite(values: Values) -> dict[int, float]:
+    """The values that are finite, by ascending seed."""
+    return {seed: float(values[seed]) for seed in sorted(values) if math.isfinite(values[seed])}
+
+
+def _vector(values: Values) -> NDArray[np.float64]:
+    return np.array(list(values.values()), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -384,9 +322,10 @@ def _by_length(samples: Sequence[NDArray[np.float64]]) -> dict[int, list[int]]:
 
 
 def _estimate_means(
-    samples: Sequence[NDArray[np.float64]], scales: Sequence[float] | None = None, *, bootstrap: bool = True
+    vectors: Iterable[NDArray[np.float64]], scales: Sequence[float] | None = None, *, bootstrap: bool = True
 ) -> list[_Estimate]:
     """Mean, sd, intervals of every sample; `scales` are the magnitudes whose rounding error is no spread."""
+    samples = list(vectors)
     estimates = [_Estimate(math.nan, math.nan, None, None)] * len(samples)
     for n, indices in _by_length(samples).items():
         if n == 0:

@@ -4,9 +4,10 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from convjax.analysis.render import Cell, Column, Table, to_markdown
+from convjax.analysis.render import Table, to_markdown, word_table
 from convjax.analysis.report.figures import chart_box
 from convjax.analysis.report.html import bullets, capital, command_box, header, page, paragraphs, section, table_box
 from convjax.studies.claim import Claim
@@ -142,13 +143,8 @@ def _chart(claim: str, figure: ClaimFigure) -> str:
 
 
 def _overview(claims: Sequence[JudgedClaim]) -> Table:
-    columns = ("claim", "verdict", "effect")
     rows = [
         (one.claim.title, one.word or "not judged", one.leading.evidence if one.leading else one.reason)
         for one in claims
     ]
-    return Table(
-        caption="Verdicts",
-        columns=tuple(Column(name, name, left=True, header=name == "claim") for name in columns),
-        rows=tuple(tuple(Cell(None, text) for text in row) for row in rows),
-    )
+    return word_table("Verdicts", pd.DataFrame(rows, columns=["claim", "verdict", "effect"]))

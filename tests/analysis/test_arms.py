@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convjax.analysis.arms import field_text, group_runs, natural_key
+from convjax.analysis.arms import group_runs
+from convjax.analysis.wording import field_text, natural_key
 from convjax.config import RunConfig
 from convjax.errors import UserError
 
@@ -38,7 +39,7 @@ class TestGrouping:
         frame = runs([(THREE, [0.9, 0.8]), ({**FIVE, "channels": "20-40-40"}, [0.9, 0.8])])
         arms = group_runs(frame, ["kernel_size"])
         assert arms.by == ("kernel_size",)
-        assert "the arms differ in channels too, not only in kernel_size" in arms.notes
+        assert "the arms also differ in channels, not only in kernel_size" in arms.notes
         assert "channels" not in arms.common
         assert arms.arms[1].fields["channels"] == "20-40-40"
 

@@ -13,6 +13,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 from convjax.analysis import statistics
+from convjax.analysis.mcnemar import mcnemar
 from convjax.analysis.statistics import (
     BETTER,
     CONSTANT,
@@ -24,7 +25,6 @@ from convjax.analysis.statistics import (
     WORSE,
     Interval,
     holm,
-    mcnemar,
     paired,
     paired_all,
     seeds_needed,

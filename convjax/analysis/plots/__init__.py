@@ -1,4 +1,8 @@
-"""Plots of runs and of windows."""
+"""Plots: figures of arms (accuracy, learning curves, cost), of one run, and of the windows of a net's layers.
+
+`theme` says how they look and writes them to files or into pages; start there, then read `accuracy`. Names load their
+modules when first used, so importing this package costs nothing.
+"""
 
 import lazy_loader
 

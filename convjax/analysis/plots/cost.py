@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: parameters, FLOPs, time. Pure, as `convjax.analysis.plots.accuracy`."""
+"""Accuracy against its cost: parameters, FLOPs, time. Pure, as `convjax.analysis.plots.accuracy`."""
 
 import itertools
 import math
@@ -7,64 +7,69 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-from convjax.analysis.arms import Arms, listed
+from convjax.analysis.arms import Arms
 from convjax.analysis.plots.parts import (
     LABEL_WIDTH,
     SMALL,
     WIDTH,
-    by_text,
     near_window,
     put_title,
     set_log_ticks,
     short_labels,
-    summaries_of,
     tick_number,
     wrapped,
 )
-from convjax.analysis.plots.placement import place_labels
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, styled
-from convjax.analysis.statistics import Summary
+from convjax.analysis.wording import listed
 
-COSTS = ("parameters", "flops", "seconds")
-"""What arms cost, by attribute of `Arm`."""
+COST_NAMES = {"parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 
 _TITLES = {
     "parameters": "parameters",
     "flops": "FLOPs of one image's forward pass",
     "seconds": "mean wall time of a run (s)",
 }
-_MOST_LABELLED = 0.14
-"""Share of a panel that labels may cover before only the front's are kept."""
+_MOST_LABELED = 0.14
+"""Share of the chart that labels may cover before only the front's are kept."""
 
 _SAME = {"parameters": 1.05, "flops": 1.05, "seconds": 1.2}
-"""Costs whose extremes are nearer than this are no axis; wall times also differ by chance."""
+"""Costs whose extremes are closer than this are no axis; wall times also differ by chance."""
+
+# Where a label's box may touch a circle around its point, in pixels: nearest first, and right reads best.
+_PLACES = [
+    (distance, math.cos(angle), math.sin(angle))
+    for distance in (7.0, 14.0, 24.0, 36.0, 50.0, 66.0)
+    for angle in np.arange(16) * math.pi / 8
+]
 
 
 @styled
-def cost_plot(arms: Arms, costs: Sequence[str] = COSTS, *, theme: Theme) -> Figure:
-    """Means with intervals against what arms cost, a panel a cost, with the Pareto front.
+def cost_plot(arms: Arms, cost: str, *, theme: Theme) -> Figure:
+    """Means with intervals against what arms cost, with the Pareto front.
 
-    On the front are the arms that no other arm beats in both. It is made of means: neighbours on it need not differ
-    by more than chance. Crowded panels label the arms on the front only.
+    On the front are the arms that no other arm beats in both. It is made of means: neighbors on it may differ by
+    chance only. A crowded chart labels the arms on the front only.
 
     Args:
       arms: at least one with a result and a known cost.
-      costs: of `COSTS`.
+      cost: `parameters`, `flops` or `seconds`.
       theme: see the module.
     """
-    summaries = summaries_of(arms)
-    figure = ThemedFigure(WIDTH * len(costs), 3.7, theme)
-    for position, cost in enumerate(costs):
-        _draw_cost(figure.add_subplot(1, len(costs), position + 1), arms, summaries, cost, theme)
-    best = "lowest" if arms.metric.lower_is_better else "highest"
-    names = [{"flops": "FLOPs"}.get(cost, cost) for cost in costs]
-    put_title(figure, arms, f"{arms.metric.title} against {listed(names)}, by {by_text(arms)}")
-    front = f"line: Pareto front ({best} mean for the cost); " if arms.metric.lower_is_better is not None else ""
+    metric = arms.metric
+    figure = ThemedFigure(WIDTH, 3.7, theme)
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_xlabel(_TITLES[cost])
+    axes.set_ylabel(f"mean {metric.heading}")
+    _draw_points(axes, arms, cost, theme)
+    put_title(figure, arms, f"{metric.title} against {COST_NAMES[cost]}, by {listed(arms.varying)}")
+    best = "lowest" if metric.lower_is_better else "highest"
+    front = f"line: Pareto front ({best} mean for the cost); " if metric.lower_is_better is not None else ""
     figure.supxlabel(f"{front}bars: 95 % t interval", fontsize=FONT_SIZE - 0.5, color=theme.muted)
-    for axes in figure.axes:
-        _label_points(figure, axes, theme)
+    _label_points(figure, axes, theme)
     return figure
 
 
@@ -76,128 +81,131 @@ def pareto_front(costs: ArrayLike, values: ArrayLike, *, lower_is_better: bool =
     """
     cost, value = np.asarray(costs, dtype=float), np.asarray(values, dtype=float)
     gain = -value if lower_is_better else value
-    finite = [index for index in range(len(cost)) if math.isfinite(cost[index]) and math.isfinite(gain[index])]
-    front: list[int] = []
-    best = -math.inf
-    for index in sorted(finite, key=lambda index: (cost[index], -gain[index], index)):
-        equal = bool(front) and cost[index] == cost[front[-1]] and gain[index] == best
-        if gain[index] > best or equal:
-            front.append(index)
-            best = float(gain[index])
-    return front
+    finite = np.isfinite(cost) & np.isfinite(gain)
+    no_worse = (cost[:, None] <= cost) & (gain[:, None] >= gain)
+    beats = no_worse & ((cost[:, None] < cost) | (gain[:, None] > gain))
+    front = np.flatnonzero(finite & ~beats[finite].any(axis=0))
+    return front[np.argsort(cost[front], kind="stable")].tolist()
 
 
 def varying_costs(arms: Arms) -> list[str]:
     """The costs in which arms with results differ by enough to be an axis."""
     found = []
-    for cost in COSTS:
+    for cost, ratio in _SAME.items():
         values = [getattr(arm, cost) for arm in arms.arms if arm.values]
         known = [value for value in values if math.isfinite(value) and value > 0]
-        if len(known) > 1 and max(known) > _SAME[cost] * min(known):
+        if len(known) > 1 and max(known) > ratio * min(known):
             found.append(cost)
     return found
 
 
-def _draw_cost(axes: Axes, arms: Arms, summaries: Sequence[Summary], cost: str, theme: Theme) -> None:
-    metric = arms.metric
-    costs, labels = [getattr(arm, cost) for arm in arms.arms], short_labels(arms)
-    shown = [
-        index
-        for index, summary in enumerate(summaries)
-        if summary.n and math.isfinite(costs[index]) and costs[index] > 0
-    ]
-    axes.set_xscale("log")
-    axes.set_xlabel(_TITLES[cost])
-    axes.set_ylabel(f"mean {metric.heading}")
-    if not shown:
+def _draw_points(axes: Axes, arms: Arms, cost: str, theme: Theme) -> None:
+    """Limits, front, intervals, means; and every label at its mean, to be moved later."""
+    metric, labels = arms.metric, short_labels(arms)
+    costs = np.array([getattr(arm, cost) for arm in arms.arms], dtype=float)
+    means = np.array([summary.mean * metric.scale for summary in arms.summaries])
+    costs[~(np.isfinite(means) & (costs > 0))] = math.nan
+    shown = np.flatnonzero(np.isfinite(costs))
+    if not shown.size:
         axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=theme.muted)
         return
-    xs = np.array([costs[index] for index in shown])
-    ys = np.array([summaries[index].mean * metric.scale for index in shown])
-    room = max((xs.max() / xs.min()) ** 0.12, 1.02)
-    axes.set_xlim(xs.min() / room, xs.max() * room)
-    set_log_ticks(axes.xaxis, xs.min() / room, xs.max() * room, tick_number)
-    axes.set_ylim(near_window(arms, [summaries[index] for index in shown]))
-    low, high = axes.get_ylim()
+    least, most = costs[shown].min(), costs[shown].max()
+    room = max((most / least) ** 0.12, 1.02)
+    axes.set_xlim(least / room, most * room)
+    set_log_ticks(axes.xaxis, least / room, most * room, tick_number)
+    low, high = near_window(arms, [arms.summaries[index] for index in shown])
+    axes.set_ylim(low, high)
     front = []
     if metric.lower_is_better is not None:
-        front = pareto_front(xs, ys, lower_is_better=metric.lower_is_better)
-        axes.plot(
-            xs[front],
-            ys[front],
-            drawstyle="steps-post",
-            color=theme.muted,
-            linewidth=1,
-            linestyle=(0, (3, 2)),
-            gid="front",
-        )
-    for place, index in enumerate(shown):
-        colour = theme.series[0] if place in front or not front else theme.muted
-        interval = summaries[index].t_interval
-        if interval is not None:
-            ends = [interval.low * metric.scale, interval.high * metric.scale]
-            axes.plot([xs[place]] * 2, ends, color=colour, linewidth=1.6, alpha=0.7, gid="interval")
-        far = not low <= ys[place] <= high
+        front = pareto_front(costs, means, lower_is_better=metric.lower_is_better)
+        look = {"color": theme.muted, "linewidth": 1, "linestyle": (0, (3, 2))}
+        axes.plot(costs[front], means[front], drawstyle="steps-post", gid="front", **look)
+    for index in shown:
+        color = theme.series[0] if index in front or not front else theme.muted
+        summary, mean = arms.summaries[index], means[index]
+        if summary.t_interval is not None:
+            ends = [summary.t_interval.low * metric.scale, summary.t_interval.high * metric.scale]
+            axes.plot([costs[index]] * 2, ends, color=color, linewidth=1.6, alpha=0.7, gid="interval")
         # A mean off the scale is an arrow at the edge; its label tells the value.
-        axes.plot(
-            [xs[place]],
-            [float(np.clip(ys[place], low, high))],
-            ("v" if ys[place] < low else "^") if far else "o",
-            color=colour,
-            markersize=6,
-            gid=f"mean-{index}",
-            clip_on=not far,
-            markeredgecolor="none",
-        )
-        label = wrapped(labels[index], LABEL_WIDTH) + (f" ({metric.format(summaries[index].mean)})" if far else "")
-        kind = "front-label" if place in front else "label"
-        axes.text(xs[place], float(np.clip(ys[place], low, high)), label, fontsize=SMALL, gid=kind)
+        far = not low <= mean <= high
+        marker, height = ("v" if mean < low else "^") if far else "o", float(np.clip(mean, low, high))
+        gid = f"mean-{index}"
+        axes.plot([costs[index]], [height], marker, color=color, ms=6, mec="none", clip_on=not far, gid=gid)
+        label = wrapped(labels[index], LABEL_WIDTH) + (f" ({metric.format(summary.mean)})" if far else "")
+        axes.text(costs[index], height, label, fontsize=SMALL, gid="front-label" if index in front else "label")
 
 
 def _label_points(figure: Figure, axes: Axes, theme: Theme) -> None:
-    """Moves the labels of `_draw_cost` to where they cover least, with a line to their point where that is far."""
+    """Moves the labels to where they cover least, with a line to their point where that is far."""
     labels = [text for text in axes.texts if text.get_gid() in ("label", "front-label")]
     for label in labels:
         label.set_in_layout(False)
         label.set(ha="center", va="center", linespacing=1.0)
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    frame = axes.get_window_extent(renderer)
-    boxes = {label: label.get_window_extent(renderer) for label in labels}
-    if sum(box.width * box.height for box in boxes.values()) > _MOST_LABELLED * frame.width * frame.height:
+    frame = axes.get_window_extent()
+    boxes = {label: label.get_window_extent() for label in labels}
+    if sum(box.width * box.height for box in boxes.values()) > _MOST_LABELED * frame.width * frame.height:
         for label in labels:
             if label.get_gid() == "label":
                 label.remove()
                 del boxes[label]
-    labels = list(boxes)
-    obstacles = []
-    for line in axes.lines:
-        points = axes.transData.transform(np.column_stack(line.get_data()))
-        if line.get_gid() == "front":
-            corners = [(points[k + 1][0], points[k][1]) for k in range(len(points) - 1)]
-            path = [point for pair in zip(points, [*corners, points[-1]], strict=True) for point in pair]
-        else:
-            path = list(points)
-        for (x0, y0), (x1, y1) in itertools.pairwise(path):
-            obstacles.append((min(x0, x1) - 1.5, min(y0, y1) - 1.5, max(x0, x1) + 1.5, max(y0, y1) + 1.5))
-        if str(line.get_gid()).startswith("mean"):
-            x, y = points[0]
-            obstacles.append((x - 5, y - 5, x + 5, y + 5))
-    anchors = [tuple(axes.transData.transform(label.get_position())) for label in labels]
-    centres = place_labels(
-        anchors,  # type: ignore[arg-type]
-        [(box.width + 2, box.height) for box in boxes.values()],
-        (frame.x0, frame.y0, frame.x1, frame.y1),
-        obstacles,
-    )
-    inverse = axes.transData.inverted()
-    for label, anchor, centre in zip(labels, anchors, centres, strict=True):
-        box = boxes[label]
-        label.set_position(inverse.transform(centre))
-        nearest = (
-            min(max(anchor[0], centre[0] - box.width / 2), centre[0] + box.width / 2),
-            min(max(anchor[1], centre[1] - box.height / 2), centre[1] + box.height / 2),
-        )
+    anchors = [tuple(axes.transData.transform(label.get_position())) for label in boxes]
+    sizes = [(box.width + 2, box.height) for box in boxes.values()]
+    to_data = axes.transData.inverted().transform
+    for label, anchor, box in zip(boxes, anchors, place_labels(anchors, sizes, frame, _obstacles(axes)), strict=True):
+        label.set_position(to_data((box.min + box.max) / 2))
+        nearest = np.clip(anchor, box.min, box.max)
         if math.dist(anchor, nearest) > 16:
-            start, end = inverse.transform([anchor, nearest])
-            axes.plot(*zip(start, end, strict=True), color=theme.muted, linewidth=0.6, gid="leader", zorder=1)
+            ends = to_data([anchor, nearest])
+            axes.plot(ends[:, 0], ends[:, 1], color=theme.muted, linewidth=0.6, gid="leader", zorder=1)
+
+
+def _obstacles(axes: Axes) -> list[Bbox]:
+    """The points and lines of a chart, in pixels."""
+    boxes = []
+    for line in axes.lines:
+        x, y = line.get_data()
+        if line.get_gid() == "front":
+            x, y = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+        points = axes.transData.transform(np.column_stack([x, y]))
+        if len(points) == 1:
+            boxes.append(Bbox([points[0] - 5, points[0] + 5]))
+        for pair in itertools.pairwise(points):
+            boxes.append(Bbox([np.min(pair, axis=0) - 1.5, np.max(pair, axis=0) + 1.5]))
+    return boxes
+
+
+def place_labels(
+    anchors: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    frame: Bbox,
+    obstacles: Sequence[Bbox] = (),
+) -> list[Bbox]:
+    """A box for each label, near its anchor, in pixels.
+
+    One label after the other takes the place that covers least. In a crowd overlaps may remain, but no label leaves
+    the frame while it fits into it.
+
+    Args:
+      anchors: the points that the labels belong to; they are obstacles themselves.
+      sizes: width and height of each label.
+      frame: where labels may be.
+      obstacles: boxes to keep clear where possible.
+    """
+    taken = [*obstacles, *(Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in anchors)]
+    placed = []
+    for (x, y), (width, height) in zip(anchors, sizes, strict=True):
+        boxes = []
+        for distance, right, up in _PLACES:
+            # The box touches the circle from outside, so a wide label stands clear above as well as beside.
+            left = x + right * distance - width / 2 * (1 - _side(right))
+            boxes.append(Bbox.from_bounds(left, y + up * distance - height / 2 * (1 - _side(up)), width, height))
+        inside = [box for box in boxes if frame.containsx(box.x0) and frame.containsx(box.x1)]
+        inside = [box for box in inside if frame.containsy(box.y0) and frame.containsy(box.y1)]
+        placed.append(min(inside or boxes, key=lambda box: box.count_overlaps(taken)))
+        taken.append(placed[-1])
+    return placed
+
+
+def _side(direction: float) -> float:
+    return 0.0 if abs(direction) < 0.2 else math.copysign(1.0, direction) if abs(direction) > 0.5 else direction * 2

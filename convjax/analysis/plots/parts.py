@@ -1,10 +1,9 @@
-"""What the plots of an ablation have in common: labels, titles, legends, limits and ticks."""
+"""The common parts of an ablation's plots: labels, titles, legends, limits and ticks."""
 
 import math
 import re
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axis import Axis
@@ -12,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from convjax.analysis.arms import Arms, counted, field_text, listed
+from convjax.analysis.arms import Arms
 from convjax.analysis.metrics import short_number
 from convjax.analysis.plots.theme import FONT_SIZE, drawable
-from convjax.analysis.statistics import Summary, summarise_all
+from convjax.analysis.statistics import Summary
+from convjax.analysis.wording import field_text
 
 WIDTH = 4.8
-"""Of a chart, in inches: text stays readable where a page shows it on a phone."""
+"""Of a chart, in inches: its text stays readable on a phone."""
 
 SMALL = FONT_SIZE - 1.5
 LABEL_WIDTH = 26
@@ -26,21 +26,10 @@ _TITLE_WIDTH = 50
 _FAR = 0.85
 
 
-def varying_fields(arms: Arms) -> list[str]:
-    """Of the fields the arms are grouped by those that differ between them; all where none does."""
-    varying = [name for position, name in enumerate(arms.by) if len({arm.key[position] for arm in arms.arms}) > 1]
-    return varying or list(arms.by)
-
-
 def short_labels(arms: Arms) -> list[str]:
-    """`3, valid`: the values alone of the fields that vary, for charts that name the fields once."""
-    positions = [arms.by.index(name) for name in varying_fields(arms)]
+    """`3, valid`: only the values of the fields that vary, for charts that name the fields once."""
+    positions = [arms.by.index(name) for name in arms.varying]
     return [drawable(", ".join(field_text(arm.key[position]) for position in positions)) for arm in arms.arms]
-
-
-def by_text(arms: Arms) -> str:
-    """The fields that vary, in words."""
-    return listed(varying_fields(arms))
 
 
 def put_title(figure: Figure, arms: Arms, text: str, width: int = _TITLE_WIDTH) -> None:
@@ -52,33 +41,23 @@ def put_title(figure: Figure, arms: Arms, text: str, width: int = _TITLE_WIDTH) 
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` in lines of so many letters."""
+    """`text` in lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
-def handle(colour: str, marker: str, label: str, style: str = "") -> Line2D:
+def handle(color: str, marker: str, label: str, style: str = "") -> Line2D:
     """An entry of a legend."""
-    return Line2D([], [], color=colour, marker=marker, linestyle=style, label=label, markeredgecolor="none")
+    return Line2D([], [], color=color, marker=marker, linestyle=style, label=label, markeredgecolor="none")
 
 
-def summaries_of(arms: Arms) -> list[Summary]:
-    """Of every arm."""
-    return summarise_all([arm.values for arm in arms.arms], lower_is_better=bool(arms.metric.lower_is_better))
-
-
-def usual_seeds(summaries: Iterable[Summary]) -> int:
-    """How many seeds most arms have; 0 where none has any."""
-    counts = Counter(summary.n for summary in summaries if summary.n)
-    return max(counts, key=lambda n: (counts[n], n)) if counts else 0
-
-
-def counted_seeds(usual: int) -> str:
-    """`5 seeds an arm`."""
-    return f"{counted(usual, 'seed')} an arm" if usual else "no seed"
+def text_color(background: Sequence[float]) -> str:
+    """White on a dark background (red, green, blue, ... from 0 to 1), black on a light one."""
+    red, green, blue = background[:3]
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000000"
 
 
 def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]:
-    """Limits of the metric's axis, in its unit: all values and intervals, but not a few values far from the rest."""
+    """Limits of the metric's axis, in its unit: all values and intervals without a few values far from the rest."""
     scale = arms.metric.scale
     values = sorted(value * scale for arm in arms.arms for value in arm.values.values() if math.isfinite(value))
     if not values:
@@ -91,7 +70,7 @@ def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]
         for end in (summary.t_interval.low, summary.t_interval.high)
     ]
     spread = high - low
-    # A wide interval of very few seeds may run out of the picture, but must not decide its scale.
+    # A wide interval of very few seeds may leave the picture, but must not set its scale.
     low = min([low, *(max(end, low - spread) for end in ends)])
     high = max([high, *(min(end, high + spread) for end in ends)])
     margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
@@ -99,8 +78,10 @@ def near_window(arms: Arms, summaries: Sequence[Summary]) -> tuple[float, float]
 
 
 def near_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of ascending `values` without the few, less than a third, beyond a gap that leaves the rest
-    15 % of the whole range."""
+    """Lowest and highest of ascending `values`, without outliers.
+
+    Outliers are less than a third of the values, and the others take up less than 15 % of the whole range.
+    """
     low, high = 0, len(values) - 1
     gaps = np.diff(values)
     if gaps.size and gaps.max() > _FAR * (values[-1] - values[0]):
@@ -113,7 +94,7 @@ def near_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def set_log_ticks(axis: Axis, low: float, high: float, text: Callable[[float], str]) -> None:
-    """A few round ticks on a logarithmic axis, whatever part of a decade or how many decades there are."""
+    """A few round ticks on a logarithmic axis, for a part of a decade as for many decades."""
     if high > 4 * low:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1,) if high > 5000 * low else (1, 3) if high > 200 * low else (1, 2, 5)

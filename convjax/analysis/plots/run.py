@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from convjax import sweeps, training
 from convjax.analysis.plots.curves import run_curves
+from convjax.analysis.plots.parts import text_color
 from convjax.analysis.plots.theme import FONT_SIZE, Theme, ThemedFigure, drawable, save, styled
 from convjax.config import RunConfig
 from convjax.errors import UserError
@@ -50,8 +52,8 @@ class Wrong:
 def save_run_plots(run: Run, data_dir: str) -> list[Path]:
     """Writes learning_curves.png, confusion_matrix.png and confidently_wrong.png into `RUN/plots/`.
 
-    What a run does not have is left out: a run that diverged has no network worth looking at, and one that diverged
-    in its first epoch no learning curves.
+    What a run lacks is left out: a run that diverged has no network worth a look, and one that diverged in its first
+    epoch has no learning curves.
 
     Args:
       run: a finished run.
@@ -85,14 +87,14 @@ def save_run_plots(run: Run, data_dir: str) -> list[Path]:
 
 
 def confusion_matrix(true: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """How many examples of each class (row) were taken for each class (column), `[classes, classes]`."""
+    """How many examples of each true class (row) have each predicted class (column), `[classes, classes]`."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (np.asarray(true, dtype=np.int64), np.asarray(predicted, dtype=np.int64)), 1)
     return matrix
 
 
 def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
-    """The misclassified examples by the probability of the class predicted, the largest first.
+    """The misclassified examples, those with the most probable prediction first.
 
     Args:
       logits: `[examples, classes]`.
@@ -101,7 +103,7 @@ def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
     scores = np.asarray(logits, dtype=np.float64)
     true = np.asarray(labels, dtype=np.int64)
     predicted = np.argmax(scores, axis=-1)
-    # The odds against the prediction still tell probabilities apart that round to 1.
+    # The odds against the prediction still distinguish probabilities that round to 1.
     others = np.array(scores)
     np.put_along_axis(others, predicted[:, None], -np.inf, axis=-1)
     against = np.exp(others - scores.max(axis=-1, keepdims=True)).sum(axis=-1)
@@ -112,7 +114,7 @@ def most_confidently_wrong(logits: ArrayLike, labels: ArrayLike) -> Wrong:
 
 @styled
 def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, *, theme: Theme) -> Figure:
-    """Counts in the cells, and as colour the share of the row's class; few errors must not look like none.
+    """Counts in the cells; the color is the share of the row's class, scaled so that few errors do not look like none.
 
     Args:
       matrix: `[classes, classes]`, rows true, columns predicted.
@@ -127,21 +129,19 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, 
     side = min(max(4.5, 0.5 * classes if numbered else 8.0), 9.0)
     figure = ThemedFigure(side + 1.2, side + 0.6, theme)
     axes = figure.add_subplot()
-    # From the background, so that empty cells are empty, to the text's colour, evenly in lightness.
-    colours = LinearSegmentedColormap.from_list("shares", [theme.paper, theme.series[0], theme.ink])
-    # Errors are rare: on a linear scale all but the diagonal would be one colour.
+    # From the background, so that empty cells look empty, evenly in lightness to the text's color.
+    colors = LinearSegmentedColormap.from_list("shares", [theme.paper, theme.series[0], theme.ink])
+    # Errors are rare: on a linear scale all but the diagonal would be one color.
     norm = PowerNorm(0.4, 0.0, 1.0)
-    drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, norm=norm, interpolation="nearest")
+    drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, norm=norm, interpolation="nearest")
     if numbered:
         edges = np.arange(classes + 1) - 0.5
         axes.hlines(edges, -0.5, classes - 0.5, color=theme.grid, linewidth=0.8)
         axes.vlines(edges, -0.5, classes - 0.5, color=theme.grid, linewidth=0.8)
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                red, green, blue, _ = colours(norm(shares[row, column]))
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
                 size = FONT_SIZE - (1.0 if count < 1000 else 2.0)
-                shade = "#ffffff" if dark else "#000000"
+                shade = text_color(colors(norm(shares[row, column])))
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=shade, fontsize=size)
     step = math.ceil(classes / _MOST_TICKS)
     places = list(range(0, classes, step))
@@ -168,10 +168,10 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, 
 def wrong_plot(
     images: NDArray[np.uint8], wrong: Wrong, names: Sequence[str], total: int, summary: str, *, theme: Theme
 ) -> Figure:
-    """A sheet of the first of the wrong images, each with what it was taken for, how surely, and what it is.
+    """A sheet of the first wrong images, each with its predicted class, the probability of that, and its true class.
 
     Args:
-      images: `[total, height, width, channels]`, of which `wrong` tells the indices.
+      images: `[total, height, width, channels]`; `wrong` has indices into them.
       wrong: see `most_confidently_wrong`.
       names: of the classes.
       total: how many images were classified.
@@ -208,7 +208,7 @@ def wrong_plot(
 
 
 def _picture(image: NDArray[np.uint8]) -> NDArray[Any]:
-    """`[height, width, channels]` as Matplotlib shows it: RGB as it is, anything else grey."""
+    """`[height, width, channels]` for Matplotlib: RGB as it is, anything else gray."""
     return image if image.shape[-1] == 3 else image.mean(axis=-1)
 
 
@@ -217,7 +217,7 @@ def _percent(probability: float) -> str:
 
 
 def _short(names: Sequence[str], index: int) -> str:
-    """A class's name, cut where it is long; its number where the font cannot write it."""
+    """A class's name, cut where it is long, or its number where the font lacks a character."""
     name = str(names[index])
     if drawable(name) != name:
         return str(index)
@@ -235,16 +235,12 @@ def _test_set(
     run: Run, config: RunConfig, result: dict[str, Any], data_dir: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
     """Test images and labels, and the logits of the run's newest checkpoint."""
-    from convjax.sweeps.run import load_dataset
-    from convjax.training.checkpoint import load_params
-    from convjax.training.evaluation import predict_all
-
     sizes = config.train_size, config.validation_size
-    dataset = load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
+    dataset = sweeps.run.load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
     if dataset.fingerprint != result["dataset_fingerprint"]:
         raise UserError(
             f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {run.path} was tested on "
             f"({result['dataset_fingerprint']}); give the --data_dir that the run had"
         )
-    _, task, params = load_params(run.path)
-    return dataset.test.images, dataset.test.labels, predict_all(task, params, dataset.test)
+    _, task, params = training.checkpoint.load_params(run.path)
+    return dataset.test.images, dataset.test.labels, training.predict_all(task, params, dataset.test)

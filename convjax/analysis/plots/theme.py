@@ -1,15 +1,14 @@
-"""How figures look, and how they leave: as a PNG or SVG file, or as SVG to be put into a page.
+"""How figures look, and how they are written: to a PNG or SVG file, or as SVG inside a page.
 
-Matplotlib is used through its objects only: no pyplot, no current figure. Its settings are replaced by our own while
-a figure is made or written, so that a user's matplotlibrc changes nothing, and put back afterwards.
+Figures use Matplotlib's objects only: no pyplot, no current figure. While a figure is drawn or written our settings
+replace Matplotlib's, so that a user's matplotlibrc changes nothing; afterwards they are restored.
 
-A figure's look is a `Theme`. `LIGHT` and `DARK` have a background of their own, so that a file can be read wherever
-it is shown. `PAGE` stands for the colours of the page that `to_page_svg` puts the figure into: it follows the page
-from light to dark.
+A figure's look is a `Theme`. `LIGHT` and `DARK` have their own background, so that a file is readable wherever it is
+shown. `PAGE` stands for the colors of the page that `to_page_svg` puts the figure into, light or dark.
 
-The series colours were searched for with anchors in Okabe and Ito's palette: under normal sight and simulated
-protanopia and deuteranopia (Machado et al. 2009) any two are at least 28 apart in CIELAB, and each has at least
-3 : 1 contrast with the background (WCAG 2.2, 1.4.11). Where colours tell things apart, shapes or words do too.
+The series colors come from a search around Okabe and Ito's palette: under normal sight and simulated protanopia and
+deuteranopia (Machado et al. 2009) any two are at least 28 apart in CIELAB, and each has at least 3 : 1 contrast with
+the background (WCAG 2.2, 1.4.11). Where colors tell things apart, shapes or words do too.
 """
 
 import functools
@@ -39,12 +38,12 @@ _PNG_DPI = 160
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours as `#rrggbb`.
+    """Colors as `#rrggbb`.
 
     Attributes:
-      paper: the background; ink: text and marks; muted: second-rate text and axes; grid: grid lines and bands.
+      paper: the background; ink: text and marks; muted: secondary text and axes; grid: grid lines and bands.
       good, bad: of arms shown to be better and worse.
-      series: of as many arms as can be told apart by colour.
+      series: one per arm, as many as can be told apart.
     """
 
     paper: str
@@ -56,9 +55,9 @@ class Theme:
     series: tuple[str, ...]
 
     def roles(self) -> dict[str, str]:
-        """Colour by name, as a page's style sheet calls it: `ink`, `series-1`, ..."""
+        """Color by name, as a page's style sheet calls it: `ink`, `series-1`, ..."""
         plain = {name: getattr(self, name) for name in ("paper", "ink", "muted", "grid", "good", "bad")}
-        return plain | {f"series-{number}": colour for number, colour in enumerate(self.series, start=1)}
+        return plain | {f"series-{number}": color for number, color in enumerate(self.series, start=1)}
 
 
 LIGHT = Theme(
@@ -79,7 +78,7 @@ DARK = Theme(
     bad="#ff8a4c",
     series=("#3ccdfa", "#d4502a", "#3df09a", "#c8507f", "#0e78c6", "#f2e63c", "#7a52ff", "#ffffff"),
 )
-# Codes that occur in no palette: `to_page_svg` puts the page's variables in their place.
+# Codes that occur in no palette: `to_page_svg` replaces them by the page's variables.
 PAGE = Theme(
     paper="#01fe00",
     ink="#01fe01",
@@ -92,34 +91,28 @@ PAGE = Theme(
 THEMES = {"light": LIGHT, "dark": DARK, "page": PAGE}
 
 
-def theme_named(name: str) -> Theme:
-    """The theme of a name in `THEMES`.
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Lets callers of `draw(..., theme: Theme)` name the theme, `theme="light"`, and draws with its settings.
 
     Raises:
       UserError: an unknown name.
     """
-    if name not in THEMES:
-        raise UserError(f"theme {name!r} is not known; expected one of {', '.join(THEMES)}")
-    return THEMES[name]
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Runs `draw(..., theme: Theme)` under the theme's settings; callers name the theme: `theme="light"`."""
 
     @functools.wraps(draw)
     def wrapper(*arguments: Any, theme: str = "light", **more: Any) -> Figure:
-        colours = theme_named(theme)
-        with _settings(colours):
-            return draw(*arguments, theme=colours, **more)
+        if theme not in THEMES:
+            raise UserError(f"theme {theme!r} is not known; expected one of {', '.join(THEMES)}")
+        with _settings(THEMES[theme]):
+            return draw(*arguments, theme=THEMES[theme], **more)
 
     return wrapper
 
 
 class ThemedFigure(Figure):
-    """A figure that is also written under its theme's settings: Matplotlib reads some of them only then."""
+    """A figure that is also written with its theme's settings, some of which Matplotlib reads only then."""
 
     def __init__(self, width: float, height: float, theme: Theme):
-        """An empty figure, in inches, that belongs to nothing but its caller."""
+        """An empty figure, in inches, that no global state refers to."""
         super().__init__(figsize=(width, height), layout="constrained")
         self.theme = theme
         FigureCanvasAgg(self)
@@ -147,14 +140,14 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 def to_page_svg(figure: Figure, name: str, *, title: str, description: str) -> str:
     """The figure as an `<svg>` element for an HTML page.
 
-    Its text stays text, in the page's font. Its colours, where the figure was made with `PAGE`, are the page's
-    variables `--paper`, `--ink`, ... (`Theme.roles`). It has no size of its own but a shape: style sheets size it.
+    Its text stays text, in the page's font. The colors of `PAGE` become the page's variables `--paper`, `--ink`, ...
+    (`Theme.roles`). It has an aspect ratio but no size: style sheets size it.
 
     Args:
       figure: a figure.
       name: letters, digits and hyphens, unique in the page: ids begin with it.
       title: what the figure is, a few words.
-      description: what one sees in it, for those who do not.
+      description: what it shows, for readers who cannot see it.
     """
     svg = _rendered(figure, "svg", salt=name).decode()
     svg = svg[svg.index("<svg") :]
@@ -162,16 +155,16 @@ def to_page_svg(figure: Figure, name: str, *, title: str, description: str) -> s
     assert box is not None
     body = svg[svg.index(">") + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # A style sheet inside would be the whole page's: what it says goes to the root.
+    # A style sheet inside would apply to the whole page: what it says goes to the root.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     body = body.replace("stroke: #000000; stroke-opacity: 0", "stroke: none")
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
-    # Matplotlib numbers its groups in every figure anew; ids that nothing refers to would only collide in a page.
+    # Matplotlib numbers its groups anew in every figure; ids that nothing refers to would only collide in a page.
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    # The string of fallback fonts that Matplotlib writes is the machine's; the page has a font.
+    # Matplotlib writes the machine's fallback fonts; the page has a font of its own.
     body = re.sub(r"(font: [^;\"]*?px) '[^;\"]*", r"\1 var(--font)", body)
     body = re.sub(r"\n\s*", "\n", body)
     # A hundredth of a point is finer than any screen; Matplotlib writes six digits. Text between tags stays.
@@ -179,14 +172,14 @@ def to_page_svg(figure: Figure, name: str, *, title: str, description: str) -> s
     for role, code in PAGE.roles().items():
         body = body.replace(code, f"var(--{role})")
     return (
-        f'<svg viewBox="{box[1]}" role="img" stroke-linejoin="round" aria-labelledby="{name}-title {name}-text">'
+        f'<svg viewBox="{box[1]}" role="img" stroke-linejoin="round" aria-labeledby="{name}-title {name}-text">'
         f'<title id="{name}-title">{html.escape(title)}</title>'
         f'<desc id="{name}-text">{html.escape(description)}</desc>{body.strip()}</svg>'
     )
 
 
 def drawable(text: str) -> str:
-    """`text` on one line, with signs that the figures' font lacks replaced."""
+    """`text` on one line, without the characters that the figures' font lacks."""
     known = get_font(findfont(FontProperties(family=_FONT))).get_charmap()
     flat = " ".join(text.split())
     return "".join(sign if ord(sign) in known else "\N{REPLACEMENT CHARACTER}" for sign in flat)
@@ -195,7 +188,7 @@ def drawable(text: str) -> str:
 def _rendered(figure: Figure, kind: str, *, salt: str) -> bytes:
     buffer = io.BytesIO()
     if kind == "svg":
-        # The salt makes ids a function of the drawing.
+        # With a fixed salt the same drawing has the same ids.
         with matplotlib.rc_context({"svg.hashsalt": salt}):
             figure.savefig(buffer, format=kind, metadata={"Date": None, "Creator": None})
     else:
@@ -205,7 +198,7 @@ def _rendered(figure: Figure, kind: str, *, salt: str) -> bytes:
 
 @contextmanager
 def _settings(theme: Theme) -> Iterator[None]:
-    # Choosing a back end is the caller's business, and setting one would import it.
+    # The caller chooses the back end; setting one would import it.
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
     del defaults["svg.hashsalt"]
     own = {
@@ -237,7 +230,7 @@ def _settings(theme: Theme) -> Iterator[None]:
         "lines.markersize": 5,
         "savefig.facecolor": "auto",
         "svg.fonttype": "none",
-        # Labels hold what users type: a dollar sign in one begins no formula.
+        # Labels hold what users type, where a dollar sign begins no formula.
         "text.parse_math": False,
         "text.color": theme.ink,
         "xtick.color": theme.muted,

@@ -1,18 +1,18 @@
-"""Where the windows of convolutions and poolings sit: the arithmetic and a drawing of each layer, as plain text."""
+"""Where the windows of convolutions and poolings sit, as plain text: the arithmetic, and a drawing of each layer."""
 
 from collections.abc import Sequence
 
 from convjax.nn.geometry import Axis, Layer, axes_of
 
 MOST_PANELS = 25
-"""Windows that are drawn one by one, each in a picture of the whole input as in the chapter's figures."""
+"""Windows that are drawn one by one, each in a picture of the whole input, as in the chapter's figures."""
 
 _LARGEST_PANEL = 9
 _WIDEST = 110
 _LONGEST_LINE = 72
 _FIRST, _LAST = 5, 3
 
-LEGEND = "# tile in the window, o its centre, . other tile, + padding in the window, : other padding"
+LEGEND = "# tile in the window, o its center, . other tile, + padding in the window, : other padding"
 
 
 def describe_layers(layers: Sequence[Layer], *, drawing: bool = True) -> str:
@@ -41,11 +41,11 @@ def describe(layer: Layer) -> str:
     lines = [
         ("output", f"{rows.count}x{columns.count} = {_formula(rows)} x {_formula(columns)}"),
         ("padding", _padding(rows, columns)),
-        # Pooling windows stand side by side; nobody centres them around a tile.
+        # Pooling windows stand side by side; nobody centers them around a tile.
         ("lost", lost if layer.kind == "Conv2D" else ""),
         ("unread", _unread(rows, columns)),
         ("windows", f"start at rows {_listed(rows.starts)}; columns {_listed(columns.starts)}"),
-        ("sees", f"{_by(field.size)} of the input, neighbours {_stride(field.jump)} apart"),
+        ("sees", f"{_by(field.size)} of the input, neighbors {_stride(field.jump)} apart"),
     ]
     head = (
         f"{layer.name} ({layer.kind}): {_by(layer.window)} window, stride {_stride(layer.strides)}, "
@@ -55,7 +55,7 @@ def describe(layer: Layer) -> str:
 
 
 def draw(layer: Layer) -> str:
-    """All windows, each in a picture of the input, where these are few and small; else one line a window."""
+    """All windows, each in a picture of the input, where these are few and small; else one line per window."""
     rows, columns = axes_of(layer)
     if has_panels(layer) and columns.count * (2 * _padded_size(columns) + 2) <= _WIDEST:
         return _panels(rows, columns)
@@ -65,14 +65,14 @@ def draw(layer: Layer) -> str:
 
 
 def has_panels(layer: Layer) -> bool:
-    """Whether its windows are so few, and its input so small, that each can be drawn."""
+    """Whether its windows are few enough, and its input small enough, to draw each."""
     rows, columns = axes_of(layer)
     largest = max(_padded_size(rows), _padded_size(columns))
     return rows.count * columns.count <= MOST_PANELS and largest <= _LARGEST_PANEL
 
 
-def centre(axis: Axis, start: int) -> int | None:
-    """The centre tile of the window that begins at `start`; None where it is even and has none."""
+def center(axis: Axis, start: int) -> int | None:
+    """The center tile of the window that begins at `start`; None where it is even and has none."""
     return start + axis.window // 2 if axis.window % 2 else None
 
 
@@ -141,7 +141,7 @@ def _panel(rows: Axis, columns: Axis, top: int, left: int) -> list[str]:
     return [
         " ".join(
             "o"
-            if (row, column) == (centre(rows, top), centre(columns, left))
+            if (row, column) == (center(rows, top), center(columns, left))
             else _sign(
                 inside=top <= row < top + rows.window and left <= column < left + columns.window,
                 padding=not (0 <= row < rows.size and 0 <= column < columns.size),
@@ -155,7 +155,7 @@ def _panel(rows: Axis, columns: Axis, top: int, left: int) -> list[str]:
 def _windows(axis: Axis, name: str) -> str:
     """Each window as a line that shows which tiles of the axis it covers."""
     if _padded_size(axis) > _LONGEST_LINE:
-        return f"({_padded_size(axis)} {name} are too many for a drawing of {_LONGEST_LINE} letters a line)"
+        return f"({_padded_size(axis)} {name} are too many for a drawing of {_LONGEST_LINE} characters per line)"
     margin = max(len("window"), len(str(axis.count - 1)) + 1)
     numbers = [tile if 0 <= tile < axis.size else None for tile in tiles(axis)]
     tens = "".join(str(tile // 10) if tile is not None and tile % 10 == 0 else " " for tile in numbers)
@@ -168,7 +168,7 @@ def _windows(axis: Axis, name: str) -> str:
             continue
         signs = (
             "o"
-            if tile == centre(axis, start)
+            if tile == center(axis, start)
             else _sign(inside=start <= tile < start + axis.window, padding=not 0 <= tile < axis.size)
             for tile in tiles(axis)
         )

@@ -1,4 +1,8 @@
-"""The HTML page of an experiment."""
+"""The page of an experiment: `report.write_report` puts it together from the parts in `html`.
+
+`answer` says in sentences what the statistics allow, `figures` draws, `origin` tells where the results come from.
+Names load their modules when first used, so importing this package costs nothing.
+"""
 
 import lazy_loader
 

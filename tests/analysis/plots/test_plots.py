@@ -15,21 +15,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.transforms import Bbox
 from scipy import stats
 
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines
-from convjax.analysis.curves import arm_curve, read_lines, run_paths
+from convjax.analysis.curves import arm_curve, mean_curve, read_lines
 from convjax.analysis.plots.accuracy import accuracy_plot, heat_map
-from convjax.analysis.plots.cost import cost_plot, pareto_front, varying_costs
+from convjax.analysis.plots.cost import cost_plot, pareto_front, place_labels, varying_costs
 from convjax.analysis.plots.curves import MOST_CHARTS, MOST_LINES, learning_curves, run_curves
 from convjax.analysis.plots.parts import near_range, tick_number
-from convjax.analysis.plots.placement import place_labels
 from convjax.analysis.plots.theme import DARK, LIGHT, PAGE, drawable, save, to_page_svg
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.frame import read_runs
-from convjax.sweeps.store import Run
+from convjax.sweeps import Run, read_runs
 
 KERNELS = [
     ({"kernel_size": "1"}, [0.951, 0.955, 0.953, 0.954, 0.952]),
@@ -236,16 +235,16 @@ class TestCurves:
     def test_mean_and_extremes_by_epoch(self):
         lines = {0: metrics(3, [0.5, 0.7, 0.9]), 1: metrics(3, [0.7, 0.9, 0.8])}
         curve = arm_curve(lines, "train_accuracy")
-        assert curve.epochs.tolist() == [1, 2, 3]
-        np.testing.assert_allclose(curve.mean, [0.6, 0.8, 0.85])
-        np.testing.assert_allclose(curve.low, [0.5, 0.7, 0.8])
-        np.testing.assert_allclose(curve.high, [0.7, 0.9, 0.9])
-        assert arm_curve(lines, "validation_accuracy") is None
+        assert curve.index.tolist() == [1, 2, 3]
+        np.testing.assert_allclose(mean_curve(curve), [0.6, 0.8, 0.85])
+        np.testing.assert_allclose(curve, [[0.5, 0.7], [0.7, 0.9], [0.9, 0.8]])
+        assert arm_curve(lines, "validation_accuracy").empty
 
     def test_a_seed_that_stopped_ends_the_mean(self):
         curve = arm_curve({0: metrics(3, [0.5, 0.7, 0.9]), 1: metrics(1, [0.1]), 2: []}, "train_accuracy")
-        np.testing.assert_allclose(curve.mean, [0.3, np.nan, np.nan])
-        assert curve.paths == (((1, 2, 3), (0.5, 0.7, 0.9)), ((1,), (0.1,)))
+        np.testing.assert_allclose(mean_curve(curve), [0.3, np.nan, np.nan])
+        assert curve.columns.tolist() == [0, 1]
+        np.testing.assert_allclose(curve, [[0.5, 0.1], [0.7, np.nan], [0.9, np.nan]])
 
     def test_drawn_as_they_are(self, runs):
         arms = group_runs(runs([(fields, values[:2]) for fields, values in KERNELS[:2]]))
@@ -317,14 +316,12 @@ class TestCurves:
                     "flops": 2,
                 }
                 run.finish({**result, "dataset_fingerprint": "f"}, np.zeros(1), np.zeros(1))
-        frame = read_runs([tmp_path])
-        arms = group_runs(frame)
-        paths = run_paths(frame, arms)
-        assert [sorted(by_seed) for by_seed in paths] == [[0, 1], [0]]
-        assert [sorted(by_seed) for by_seed in paths] == [sorted(arm.values) for arm in arms.arms]
-        curves = [arm_curve(by_seed, "train_accuracy") for by_seed in read_lines(paths)]
-        np.testing.assert_allclose(curves[0].mean, [0.1, 0.25])
-        np.testing.assert_allclose(curves[1].mean, [0.3, 0.2])
+        arms = group_runs(read_runs([tmp_path]))
+        assert [sorted(arm.paths) for arm in arms.arms] == [[0, 1], [0]]
+        assert [sorted(arm.paths) for arm in arms.arms] == [sorted(arm.values) for arm in arms.arms]
+        curves = [arm_curve(by_seed, "train_accuracy") for by_seed in read_lines(arms)]
+        np.testing.assert_allclose(mean_curve(curves[0]), [0.1, 0.25])
+        np.testing.assert_allclose(mean_curve(curves[1]), [0.3, 0.2])
 
 
 def beaten(costs, values, index):
@@ -364,8 +361,8 @@ class TestCostPlot:
         return group_runs(frame)
 
     def test_points_and_front(self, arms):
-        figure = cost_plot(arms, ["parameters", "flops"])
-        for axes, factor in zip(figure.axes, (1, 100), strict=True):
+        for cost, factor in (("parameters", 1), ("flops", 100)):
+            [axes] = cost_plot(arms, cost).axes
             points = {
                 line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0])
                 for line in axes.lines
@@ -380,7 +377,7 @@ class TestCostPlot:
             assert axes.get_xscale() == "log"
 
     def test_labels_cover_neither_each_other_nor_points(self, arms):
-        figure = cost_plot(arms, ["parameters"])
+        figure = cost_plot(arms, "parameters")
         figure.draw_without_rendering()
         [axes] = figure.axes
         boxes = [text.get_window_extent() for text in axes.texts]
@@ -391,7 +388,7 @@ class TestCostPlot:
         for box, point in itertools.product(boxes, points):
             assert not box.contains(*point)
 
-    def test_in_a_crowd_only_the_front_is_labelled(self, runs):
+    def test_in_a_crowd_only_the_front_is_labeled(self, runs):
         frame = runs(
             [
                 ({"batch_size": 10**7 + size, "activation": "leaky_relu"}, [0.9 - 0.001 * size, 0.91 - 0.001 * size])
@@ -399,12 +396,15 @@ class TestCostPlot:
             ]
         )
         frame["parameters"] = 1000 + frame["batch_size"] % 100 * 10
-        figure = cost_plot(group_runs(frame), ["parameters"])
+        figure = cost_plot(group_runs(frame), "parameters")
         assert [text.get_text() for text in figure.axes[0].texts] == ["10000000"]
 
     def test_costs_that_do_not_differ_are_no_axis(self, arms, runs):
         assert varying_costs(arms) == ["parameters", "flops"]
         assert varying_costs(group_runs(runs(KERNELS))) == []
+
+
+FRAME = Bbox([[0, 0], [400, 300]])
 
 
 class TestPlacement:
@@ -417,27 +417,31 @@ class TestPlacement:
     @example([(0.0, 0.0, 62.0, 23.0), (0.0, 0.0, 118.0, 26.0), (0.0, 0.0, 64.0, 5.0)])
     def test_labels_stay_inside(self, given):
         anchors, sizes = [(x, y) for x, y, _, _ in given], [(w, h) for _, _, w, h in given]
-        centres = place_labels(anchors, sizes, (0, 0, 400, 300))
-        for (x, y), (width, height) in zip(centres, sizes, strict=True):
-            assert width / 2 - 1e-6 <= x <= 400 - width / 2 + 1e-6
-            assert height / 2 - 1e-6 <= y <= 300 - height / 2 + 1e-6
+        for box, size in zip(place_labels(anchors, sizes, FRAME), sizes, strict=True):
+            np.testing.assert_allclose((box.width, box.height), size)
+            assert box.x0 >= -1e-6
+            assert box.x1 <= 400 + 1e-6
+            assert box.y0 >= -1e-6
+            assert box.y1 <= 300 + 1e-6
 
-    def test_neighbours_get_out_of_each_other_s_way(self):
+    def test_neighbors_get_out_of_each_other_s_way(self):
         anchors = [(200 + 3 * index, 150.0) for index in range(5)]
-        centres = place_labels(anchors, [(60, 14)] * 5, (0, 0, 400, 300))
-        for (x0, y0), (x1, y1) in itertools.combinations(centres, 2):
-            assert abs(x0 - x1) >= 60 - 1e-6 or abs(y0 - y1) >= 14 - 1e-6
-        for (x, y), (px, py) in itertools.product(centres, anchors):
-            assert abs(x - px) >= 30 or abs(y - py) >= 7
+        boxes = place_labels(anchors, [(60, 14)] * 5, FRAME)
+        for first, second in itertools.combinations(boxes, 2):
+            assert min(first.x1, second.x1) - max(first.x0, second.x0) <= 1e-6 or (
+                min(first.y1, second.y1) - max(first.y0, second.y0) <= 1e-6
+            )
+        for box, point in itertools.product(boxes, anchors):
+            assert not box.fully_contains(*point)
 
     def test_alone_a_label_stands_next_to_its_point(self):
-        [(x, y)] = place_labels([(200, 150)], [(40, 14)], (0, 0, 400, 300))
-        assert (x, y) == (200 + 7 + 20, 150)
-        assert place_labels([], [], (0, 0, 1, 1)) == []
+        [box] = place_labels([(200, 150)], [(40, 14)], FRAME)
+        np.testing.assert_allclose(box.bounds, (200 + 7, 150 - 7, 40, 14))
+        assert place_labels([], [], FRAME) == []
 
 
-def luminance(colour):
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+def luminance(color):
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return np.array(linear) @ [0.2126, 0.7152, 0.0722], np.array(linear)
 
@@ -465,14 +469,14 @@ def cielab(linear):
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-class TestColours:
+class TestColors:
     def test_text_and_marks_stand_out(self, theme):
-        assert all(contrast(colour, theme.paper) >= 4.5 for colour in (theme.ink, theme.muted, theme.good, theme.bad))
-        assert all(contrast(colour, theme.paper) >= 3 for colour in theme.series)
+        assert all(contrast(color, theme.paper) >= 4.5 for color in (theme.ink, theme.muted, theme.good, theme.bad))
+        assert all(contrast(color, theme.paper) >= 3 for color in theme.series)
 
     @pytest.mark.parametrize("sight", SIGHT)
     def test_series_can_be_told_apart(self, theme, sight):
-        seen = [cielab(np.asarray(SIGHT[sight]) @ luminance(colour)[1]) for colour in theme.series]
+        seen = [cielab(np.asarray(SIGHT[sight]) @ luminance(color)[1]) for color in theme.series]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 28
 
 
@@ -501,7 +505,7 @@ class TestFiles:
         with pytest.raises(UserError, match="light, dark, page"):
             figure("sepia")
 
-    def test_themes_colour_the_background(self, figure):
+    def test_themes_color_the_background(self, figure):
         assert to_hex(figure("light").get_facecolor()) == LIGHT.paper
         assert to_hex(figure("dark").get_facecolor()) == DARK.paper
         assert figure("page").get_facecolor()[3] == 0
@@ -531,7 +535,7 @@ class TestFiles:
         assert "a&lt;b &amp; $c$" in svg
         assert '<title id="means-title">&lt;Means&gt;</title>' in svg
         assert "say &quot;hi&quot; &amp; go" in svg
-        # Every colour is the page's, and none of the codes that stand for them is left.
+        # Every color is the page's, and none of the codes that stand for them is left.
         assert "var(--ink)" in svg
         assert not set(re.findall(r"#[0-9a-f]{6}\b", svg))
         assert not any(code in svg for code in PAGE.roles().values())
@@ -548,7 +552,7 @@ class TestFiles:
         assert drawable("kernel_size=3 \u00b1") == "kernel_size=3 \u00b1"
 
 
-def test_palettes_are_colours():
+def test_palettes_are_colors():
     for theme in (LIGHT, DARK, PAGE):
         codes = list(theme.roles().values())
         assert len(codes) == len(set(codes))

@@ -71,7 +71,7 @@ def test_order_among_probabilities_that_round_to_one():
 
 
 class TestConfusionPlot:
-    def test_counts_in_cells_and_shares_as_colours(self):
+    def test_counts_in_cells_and_shares_as_colors(self):
         matrix = np.array([[9, 1, 0], [0, 1200, 0], [0, 0, 0]])
         figure = confusion_plot(matrix, NAMES, "title")
         axes = figure.axes[0]

@@ -48,7 +48,7 @@ def test_windows_along_an_axis_are_those_one_finds_by_sliding_for_five_thousand_
             assert axis.lost == (0, 0)
         elif stride == 1 and starts:
             assert size - sum(axis.lost) == len(starts)
-            assert axis.lost[0] == (window - 1) // 2  # the tiles before the first window's centre
+            assert axis.lost[0] == (window - 1) // 2  # the tiles before the first window's center
 
 
 @settings(max_examples=12)
@@ -125,8 +125,8 @@ CHAPTER = {
 
 @pytest.mark.parametrize("figure", CHAPTER)
 def test_the_chapters_figures_in_letters(figure):
-    """Read back from the drawing: one panel a window, each with its centre and, inside the input, its nine tiles."""
-    values, count, centres = CHAPTER[figure]
+    """Read back from the drawing: one panel a window, each with its center and, inside the input, its nine tiles."""
+    values, count, centers = CHAPTER[figure]
     bands = draw(layers_of((5, 5), **values)[0]).split("\n\n")
     rows = [[re.split(" {3}", line) for line in band.splitlines()] for band in bands]
     panels = [panel for row in rows for panel in zip(*row, strict=True)]
@@ -141,7 +141,7 @@ def test_the_chapters_figures_in_letters(figure):
         input_tiles = grid[margin : margin + 5, margin : margin + 5]
         assert not np.isin(input_tiles, ["+", ":"]).any()
         assert np.isin(grid, ["+", ":"]).sum() == grid.size - 25
-    assert found == centres
+    assert found == centers
 
 
 def test_every_line_of_the_arithmetic():
@@ -153,7 +153,7 @@ def test_every_line_of_the_arithmetic():
         "lost     top 1, bottom 1, left 1, right 2 (tiles around which no window fits)",
         "unread   top 0, bottom 1, left 0, right 1 (tiles that no window reaches)",
         "windows  start at rows 0, 2, 4 ... 24; columns 0, 2, 4 ... 22",
-        "sees     3x4 of the input, neighbours 2 apart",
+        "sees     3x4 of the input, neighbors 2 apart",
     ):
         assert line in text
     text = describe_layers(layers_of((28, 28), padding="same", stride="2"), drawing=False)
@@ -171,6 +171,7 @@ def test_a_large_input_is_drawn_a_line_a_window():
     assert "too many" in draw(layers_of((500, 500))[0])
     frame = window_plot(layers_of((30_000, 30_000))).axes[0]
     assert sum(len(line.get_xdata()) for line in frame.lines) < 100
+    assert sum(len(lines.get_segments()) for lines in frame.collections) < 100
 
 
 @pytest.mark.parametrize(("values", "windows"), [(CHAPTER["5.6"][0], 25), ({"stride": "2", "pool": "max+"}, 5)])
@@ -178,7 +179,7 @@ def test_the_figure_has_a_box_for_every_window(values, windows, tmp_path):
     layers = layers_of((5, 5), **values)
     figure = window_plot(layers)
     path = save(figure, tmp_path / "windows.svg")
-    # The frame of every window is drawn in the first series' colour, and nothing else is.
+    # The frame of every window is drawn in the first series' color, and nothing else is.
     frame = figure.theme.series[0]
     assert len(re.findall(rf"fill: none; stroke: {frame}", path.read_text())) == windows
     svg = to_page_svg(window_plot(layers, theme="page"), "windows", title="Windows", description="Where they sit.")

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,10 @@ import pytest
 from convjax.analysis.arms import group_runs
 from convjax.analysis.comparisons import compare_arms, find_baselines
 from convjax.analysis.report.answer import answer
-from convjax.analysis.report.report import report, write_report
+from convjax.analysis.report.report import write_report
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.sweeps.frame import read_runs
-from convjax.sweeps.store import Run
+from convjax.sweeps import Run, read_runs
 
 VOID = {"meta", "br", "img", "hr", "wbr", "link", "input"}
 HOSTILE = "<script>alert(1)</script>\"'&amp;<img src=http://evil.example/x onerror=alert(2)>${}"
@@ -125,7 +126,8 @@ def kernels(store):
 
 
 def page_of(frame, **more):
-    text = report(frame, **{**WORDS, **more})
+    with tempfile.TemporaryDirectory() as folder:
+        text = write_report(Path(folder) / "report.html", frame, **{**WORDS, **more}).read_text(encoding="utf-8")
     return text, Page(text)
 
 
@@ -177,7 +179,7 @@ class TestPage:
         assert len(page.svgs) == 5
         for svg in page.svgs:
             assert svg["attributes"]["role"] == "img"
-            title, description = (svg["texts"][name] for name in svg["attributes"]["aria-labelledby"].split())
+            title, description = (svg["texts"][name] for name in svg["attributes"]["aria-labeledby"].split())
             assert len(title) > 10
             assert len(description) > 30
         titles = [next(iter(svg["texts"].values())) for svg in page.svgs]
