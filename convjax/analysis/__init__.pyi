@@ -18,6 +18,7 @@ from .marginal import marginal_table as marginal_table
 from .mcnemar import mcnemar_table as mcnemar_table
 from .metrics import Metric as Metric
 from .metrics import metric_named as metric_named
+from .plots.run import save_run_plots as save_run_plots
 from .render import RENDERERS as RENDERERS
 from .render import Table as Table
 from .render import to_markdown as to_markdown
