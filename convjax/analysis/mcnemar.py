@@ -146,4 +146,4 @@ def _run_of(frame: pd.DataFrame, digest: str) -> dict[str, Any]:
         raise UserError(f"--mcnemar: the run {digest} is {found['status'].iloc[0]} and has no predictions")
     if finished["digest"].nunique() > 1:
         raise UserError(f"--mcnemar: {digest!r} fits {finished['digest'].nunique():,} runs; give more of its digits")
-    return dict(finished.iloc[:1].to_dict("records")[0])
+    return {str(name): value for name, value in finished.iloc[:1].to_dict("records")[0].items()}
