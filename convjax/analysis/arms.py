@@ -170,7 +170,9 @@ def group_runs(
     members = sorted(runs.groupby(grouped, sort=False), key=lambda item: tuple(map(natural_key, item[0])))
     others = [name for name in others if name not in added]
     confounded = _varying(runs, others)
-    ordered = pd.concat([*(rows.sort_values("seed") for _, rows in members), unreadable])
+    columns = [*grouped, "seed", "status", "digest", "reason"]
+    ordered = [*(rows.sort_values("seed") for _, rows in members), unreadable]
+    listing = pd.concat([rows[columns].astype(object) for rows in ordered])
     notes = []
     if added:
         notes.append(f"also grouped by {listed(added)}: runs that differ there are not averaged")
@@ -183,7 +185,7 @@ def group_runs(
         common={name: runs[name].iloc[0] for name in others if name not in confounded},
         mixed_data=bool(mixed),
         notes=(*notes, *_count_notes(runs, unreadable, copies, metric), *_origin_notes(runs, grouped)),
-        unfinished=ordered.loc[ordered["status"] != DONE, [*grouped, "seed", "status", "digest", "reason"]],
+        unfinished=listing[listing["status"] != DONE],
     )
 
 
