@@ -27,7 +27,7 @@ from convjax.analysis.wording import counted, field_text, key_text, listed, natu
 from convjax.config import FIELD_NAMES, RunConfig, field_type
 from convjax.errors import UserError
 
-# Columns that say where a run comes from: they may be grouped by, but runs are not split by them unasked.
+# Columns that say where a run comes from. Runs are grouped by them only on request.
 ORIGIN_FIELDS = ("experiment", "backend", "git_revision", "dataset_fingerprint")
 _CONFIG_FIELDS = tuple(name for name in FIELD_NAMES if name != "seed")
 GROUP_FIELDS = _CONFIG_FIELDS + ORIGIN_FIELDS
@@ -215,7 +215,7 @@ def _check_metric(frame: pd.DataFrame, metric: str) -> None:
 
 
 def _typed(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Runs with a readable configuration, their values of the types that they should have, and the other runs."""
+    """Runs with a readable configuration, each value in its field's type, and the other runs."""
     texts, numbers = [*ORIGIN_FIELDS, "host", "digest", "path", "reason"], list(dict.fromkeys([*_COSTS, metric]))
     frame = frame.reindex(columns=[*FIELD_NAMES, *texts, *numbers, "status"]).astype(object)
     damaged = frame[list(FIELD_NAMES)].isna().any(axis=1)
