@@ -79,13 +79,15 @@ def _make_table(folders: Sequence[str]) -> Table:
     if frame.empty:
         raise UserError(f"no runs in {', '.join(folders)} or below; a run is a folder with a config.json")
     if _MCNEMAR.value:
-        return analysis.mcnemar_table(frame, *_MCNEMAR.value, sweeps.read_correct)
+        first, second = _MCNEMAR.value
+        return analysis.mcnemar_table(frame, first, second, sweeps.read_correct)
     baseline = analysis.parse_baseline(_BASELINE.value) if _BASELINE.value else None
     by, metric, interval, mixed = _BY.value or None, _METRIC.value, _INTERVAL.value, _MIXED.value
     if _MARGINAL.value:
         return analysis.marginal_table(frame, by, baseline=baseline, metric=metric, interval=interval)
     if _CROSS.value:
-        return analysis.cross_table(frame, *_CROSS.value, metric=metric, interval=interval, allow_mixed_data=mixed)
+        down, across = _CROSS.value
+        return analysis.cross_table(frame, down, across, metric=metric, interval=interval, allow_mixed_data=mixed)
     return analysis.accuracy_table(
         frame, by, baseline=baseline, metric=metric, interval=interval, allow_mixed_data=mixed
     )

@@ -27,7 +27,7 @@ from convjax.analysis.wording import counted, field_text, key_text, listed, natu
 from convjax.config import FIELD_NAMES, RunConfig, field_type
 from convjax.errors import UserError
 
-# Columns that say where a run comes from: they may be grouped by, but runs are not split by them unasked.
+# Columns that say where a run comes from. Runs are grouped by them only on request.
 ORIGIN_FIELDS = ("experiment", "backend", "git_revision", "dataset_fingerprint")
 _CONFIG_FIELDS = tuple(name for name in FIELD_NAMES if name != "seed")
 GROUP_FIELDS = _CONFIG_FIELDS + ORIGIN_FIELDS
@@ -170,7 +170,9 @@ def group_runs(
     members = sorted(runs.groupby(grouped, sort=False), key=lambda item: tuple(map(natural_key, item[0])))
     others = [name for name in others if name not in added]
     confounded = _varying(runs, others)
-    ordered = pd.concat([*(rows.sort_values("seed") for _, rows in members), unreadable])
+    columns = [*grouped, "seed", "status", "digest", "reason"]
+    ordered = [*(rows.sort_values("seed") for _, rows in members), unreadable]
+    listing = pd.concat([rows[columns].astype(object) for rows in ordered])
     notes = []
     if added:
         notes.append(f"also grouped by {listed(added)}: runs that differ there are not averaged")
@@ -183,7 +185,7 @@ def group_runs(
         common={name: runs[name].iloc[0] for name in others if name not in confounded},
         mixed_data=bool(mixed),
         notes=(*notes, *_count_notes(runs, unreadable, copies, metric), *_origin_notes(runs, grouped)),
-        unfinished=ordered.loc[ordered["status"] != DONE, [*grouped, "seed", "status", "digest", "reason"]],
+        unfinished=listing[listing["status"] != DONE],
     )
 
 
@@ -213,7 +215,7 @@ def _check_metric(frame: pd.DataFrame, metric: str) -> None:
 
 
 def _typed(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Runs with a readable configuration, their values of the types that they should have, and the other runs."""
+    """Runs with a readable configuration, each value in its field's type, and the other runs."""
     texts, numbers = [*ORIGIN_FIELDS, "host", "digest", "path", "reason"], list(dict.fromkeys([*_COSTS, metric]))
     frame = frame.reindex(columns=[*FIELD_NAMES, *texts, *numbers, "status"]).astype(object)
     damaged = frame[list(FIELD_NAMES)].isna().any(axis=1)

@@ -74,7 +74,7 @@ def cost_numbers(arm: ArmRuns, metric: Metric) -> Row:
 
 
 def cost_text(arms: Arms) -> list[TextRow]:
-    """The same for readers; a status that no run has is left out."""
+    """The same for readers, per arm; a status that no run has is left out."""
     statuses = [name for name in STATUSES if name != DONE and any(arm.counts[name] for arm in arms.arms)]
     rows = []
     for arm in arms.arms:
@@ -107,7 +107,7 @@ def difference_numbers(comparison: ArmComparison, labels: Sequence[str]) -> Row:
 
 
 def difference_text(comparisons: Sequence[ArmComparison], metric: Metric, interval: str) -> list[TextRow]:
-    """The same for readers; the seeds needed are left out where no row has them."""
+    """The same for readers, per row; the seeds needed are left out where no row has them."""
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
     rows = []
     for one in comparisons:

@@ -79,7 +79,7 @@ def find_baselines(arms: Arms, wanted: Mapping[str, str]) -> list[int | None]:
     if not matching:
         raise UserError(f"--baseline={spec} matches no arm; the arms are: {arms.labels(arms.arms)}")
     if len(matching) == 1:
-        return matching * len(arms.arms)
+        return [matching[0] for _ in arms.arms]
     if len(matching) == len(arms.arms):
         raise UserError(
             f"--baseline={spec} matches all {counted(len(matching), 'arm')}; "

@@ -59,7 +59,7 @@ def marginal_table(
     factors = [name for name, levels in arms.levels.items() if len(levels) > 1]
     if len(factors) < 2:
         raise UserError(
-            "--marginal averages each factor over the others, so two fields at least must vary; "
+            "--marginal averages each factor over the others, so at least two fields must vary; "
             f"here {f'only {factors[0]} does' if factors else 'none does'}"
         )
     for name in baseline or ():

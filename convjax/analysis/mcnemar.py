@@ -92,7 +92,9 @@ def mcnemar_table(frame: pd.DataFrame, first: str, second: str, read_correct: Ca
     if runs[0]["digest"] == runs[1]["digest"]:
         raise UserError(f"--mcnemar={first},{second}: both are the run {runs[0]['digest']}; name two different runs")
     if any(runs[0][name] != runs[1][name] for name in ("dataset", "dataset_fingerprint")):
-        raise UserError(f"--mcnemar={first},{second}: the runs use different data, so their predictions do not pair")
+        raise UserError(
+            f"--mcnemar={first},{second}: the runs use different data, so their predictions cannot be paired"
+        )
     test = mcnemar(*(read_correct(run["path"]) for run in runs))
     metric, interval = metric_named("test_accuracy"), test.interval
     shown = test.p_value < ALPHA and interval is not None and not interval.contains(0.0)
@@ -145,5 +147,5 @@ def _run_of(frame: pd.DataFrame, digest: str) -> dict[str, Any]:
     if finished.empty:
         raise UserError(f"--mcnemar: the run {digest} is {found['status'].iloc[0]} and has no predictions")
     if finished["digest"].nunique() > 1:
-        raise UserError(f"--mcnemar: {digest!r} fits {finished['digest'].nunique():,} runs; give more of its digits")
-    return dict(finished.iloc[:1].to_dict("records")[0])
+        raise UserError(f"--mcnemar: {digest!r} fits {finished['digest'].nunique():,} runs; give more digits")
+    return {str(name): value for name, value in finished.iloc[:1].to_dict("records")[0].items()}

@@ -74,7 +74,7 @@ def to_text(table: Table, width: int = 110) -> str:
     for part in parts[1:]:
         joined = pd.concat([blocks[-1], part], axis=1)
         blocks[-1:] = [joined] if fits(joined) else [blocks[-1], part]
-    texts = [textwrap.fill(table.caption, width)]
+    texts = [textwrap.fill(table.caption, width)] if table.caption else []
     for block in blocks:
         with screen.capture() as captured:
             screen.print(_grid(table, block))
@@ -83,7 +83,7 @@ def to_text(table: Table, width: int = 110) -> str:
         textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False)
         for note in table.notes
     ]
-    return "\n\n".join(filter(None, [*texts, "\n".join(notes)])) + "\n"
+    return "\n\n".join([*texts, *(["\n".join(notes)] if notes else [])]) + "\n"
 
 
 def to_markdown(table: Table) -> str:

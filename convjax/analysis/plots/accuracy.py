@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -120,11 +119,11 @@ def heat_map(arms: Arms, row_field: str, column_field: str, *, theme: Theme) -> 
     width = max(WIDTH, 1.2 + across * len(columns))
     height = 0.55 + 0.42 * len(rows) + 0.35
     figure = ThemedFigure(width, (height + (0.25 if others else 0)) * len(maps) + 0.75, theme)
-    scale = ScalarMappable(_color_scale(arms.summaries), "viridis")
+    norm = _color_scale(arms.summaries)
     for number, other in enumerate(maps):
         axes = figure.add_subplot(len(maps), 1, number + 1)
         grid = [[cells.get((other, row, column)) for column in columns] for row in rows]
-        _draw_grid(axes, grid, metric, scale, theme)
+        _draw_grid(axes, grid, metric, norm, theme)
         axes.set_xticks(range(len(columns)), [drawable(field_text(value)) for value in columns])
         axes.set_yticks(range(len(rows)), [drawable(field_text(value)) for value in rows])
         axes.set_ylabel(row_field)
@@ -243,20 +242,19 @@ def _color_scale(summaries: Sequence[Summary]) -> Normalize:
 
 
 def _draw_grid(
-    axes: Axes, grid: Sequence[Sequence[Summary | None]], metric: Metric, scale: ScalarMappable, theme: Theme
+    axes: Axes, grid: Sequence[Sequence[Summary | None]], metric: Metric, norm: Normalize, theme: Theme
 ) -> None:
     means = np.array([[math.nan if cell is None or not cell.n else cell.mean for cell in row] for row in grid])
     rows, columns = means.shape
     edges_x, edges_y = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
     shown = np.ma.masked_invalid(means)
-    axes.pcolormesh(
-        edges_x, edges_y, shown, cmap=scale.cmap, norm=scale.norm, edgecolors=theme.paper, lw=1.5, gid="cells"
-    )
+    mesh = axes.pcolormesh(edges_x, edges_y, shown, cmap="viridis", norm=norm, gid="cells")
+    mesh.set(edgecolors=theme.paper, linewidths=1.5)
     for (y, x), mean in np.ndenumerate(means):
         cell = grid[y][x]
         text, color = "no run" if cell is None else "no result", theme.muted
         if cell is not None and cell.n:
-            text, color = _cell_text(cell, metric), text_color(scale.to_rgba(mean))
+            text, color = _cell_text(cell, metric), text_color(mesh.to_rgba(mean))
         axes.text(x, y, text, ha="center", va="center", color=color, fontsize=SMALL, linespacing=1.1, gid="cell")
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)

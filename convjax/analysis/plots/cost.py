@@ -153,7 +153,8 @@ def _label_points(figure: Figure, axes: Axes, theme: Theme) -> None:
     sizes = [(box.width + 2, box.height) for box in boxes.values()]
     to_data = axes.transData.inverted().transform
     for label, anchor, box in zip(boxes, anchors, place_labels(anchors, sizes, frame, _obstacles(axes)), strict=True):
-        label.set_position(to_data((box.min + box.max) / 2))
+        x, y = to_data(((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)).tolist()
+        label.set_position((x, y))
         nearest = np.clip(anchor, box.min, box.max)
         if math.dist(anchor, nearest) > 16:
             ends = to_data([anchor, nearest])

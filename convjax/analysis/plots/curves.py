@@ -148,7 +148,8 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, quantity: str, color: str, mark
             axes.plot(values, color=color, linestyle=style, linewidth=0.7, gid="seed")
             if values.index[-1] < scaled.index[-1]:
                 # Off the scale it stands at the edge.
-                end = float(np.clip(values.iloc[-1], *sorted(axes.get_ylim())))
+                low, high = sorted(axes.get_ylim())
+                end = float(np.clip(values.iloc[-1], low, high))
                 axes.plot(values.index[-1:], [end], "x", color=color, ms=6, mew=1.6, gid="stopped", clip_on=False)
 
 

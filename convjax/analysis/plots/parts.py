@@ -10,6 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.typing import LineStyleType
+from numpy.typing import NDArray
 
 from convjax.analysis.arms import Arms
 from convjax.analysis.metrics import short_number
@@ -45,12 +47,12 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
-def handle(color: str, marker: str, label: str, style: str = "") -> Line2D:
+def handle(color: str, marker: str, label: str, style: LineStyleType = "") -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], color=color, marker=marker, linestyle=style, label=label, markeredgecolor="none")
 
 
-def text_color(background: Sequence[float]) -> str:
+def text_color(background: Sequence[float] | NDArray[np.float64]) -> str:
     """White on a dark background (red, green, blue, ... from 0 to 1), black on a light one."""
     red, green, blue = background[:3]
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000000"

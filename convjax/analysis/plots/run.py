@@ -155,7 +155,7 @@ def confusion_plot(matrix: NDArray[np.int64], names: Sequence[str], title: str, 
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, label="share of the true class's images (%)")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(FixedLocator([0, 0.01, 0.05, 0.2, 0.5, 1]))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f}"))
     bar.ax.grid(visible=False)

@@ -19,7 +19,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def page(title: str, sections: Iterable[str]) -> str:
     """The whole document; `sections` are HTML."""
     dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}"
-    own = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    own = resources.files("convjax.analysis.report").joinpath("page.css").read_text(encoding="utf-8")
     style = f"\n:root {{ {_variables(LIGHT)} }}\n{dark}\n{own}"
     return (
         "<!DOCTYPE html>\n"
