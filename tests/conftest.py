@@ -1,39 +1,45 @@
-"""Settings for all tests: strict JAX, no network, caches in a folder of the session's own."""
+"""Settings for all tests: strict JAX, checked annotations, no network, caches in a folder of the session's own."""
 
 import ipaddress
 import os
 import socket
 import tempfile
 
-_cache = tempfile.TemporaryDirectory(prefix="convjax-tests-")
-os.environ["XDG_CACHE_HOME"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the process that started them
+    _cache = tempfile.TemporaryDirectory(prefix="convjax-tests-")
+    os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["KERAS_HOME"] = os.path.join(_cache.name, "keras")  # Keras reads and writes its settings there
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Optimisation takes most of the compiler's time, and tests compile far more than they compute.
+# Optimizing takes most of the compiler's time, and tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-# Processes that tests start cannot reach the network by HTTP either; nobody listens on this port.
+# Processes started by tests cannot reach the network by HTTP either: nothing listens on this port.
 os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
 
-import hypothesis  # noqa: E402
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import jax
+import jaxtyping
+import pytest
 
-# The same examples every time, however slow the machine: a failure can be looked into.
+import tests.helpers.checked  # noqa: F401  (the hook below names it)
+
+# The same examples every time, however slow the machine, so that a failure can be reproduced.
 hypothesis.settings.register_profile(
     "convjax", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("convjax")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Every call in these packages is checked against its annotations, shapes and dtypes included.
+jaxtyping.install_import_hook(["convjax.nn", "convjax.training", "convjax.explain"], "tests.helpers.checked.check")
 
 _asked: list[str] = []
 
 
 def _is_here(host: object) -> bool:
-    """Whether an address is this machine's; a name is looked up, unless it is its own name, only by asking others."""
+    """Whether an address is this machine's. Looking up any name but its own would ask the network."""
     if host in (None, "", "localhost", socket.gethostname()):
         return True
     try:
@@ -70,7 +76,7 @@ for _owner, _name in ((socket.socket, "connect"), (socket.socket, "connect_ex"),
 
 @pytest.fixture(autouse=True)
 def no_network():
-    """A test that asks for the network fails, even where the code under test takes the refusal for a closed network."""
+    """Fails a test that asks for the network, even where the code under test handles the refusal."""
     _asked.clear()
     yield _asked
     assert not _asked, f"the test asked for the network: {_asked}"
