@@ -169,7 +169,7 @@ def _block(x: jax.Array, kernel: jax.Array, bias: jax.Array, block: Block, exten
     relu(maxpool(z) + b) = maxpool(relu(z + b)), for a fraction of the elementwise work.
     """
     z = _convolve(x, kernel, block, extent, method)
-    bias = bias if method == "xla" else bias[:, None, None, None]
+    bias = bias[None, None, None] if method == "xla" else bias[:, None, None, None]
     activate = ACTIVATIONS[block.activation]
     if block.pool == "none":
         return activate(z + bias)

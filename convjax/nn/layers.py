@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from convjax.nn.activations import ACTIVATIONS
 from convjax.nn.conv import conv2d
@@ -43,7 +43,7 @@ class Training(NamedTuple):
       weights: 1 for images, 0 for the padding of a short batch.
     """
 
-    keys: PRNGKeyArray
+    keys: Key[Array, " batch"]
     weights: Float[Array, " batch"]
 
 

@@ -6,7 +6,7 @@ Rows and columns are axes 1 and 2. Axes 0 and 3 may be anything, so `convjax.nn.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from convjax.nn.geometry import output_shape
 from convjax.notation import Window
 
 _Static = tuple[Window, Window, Window]
-"""(height, width) of the input, window, strides."""
+"""(height, width) of the input, window, strides. Arrays are Any where JAX gives a rule constants of its own."""
 
 
 def max_pool(
@@ -43,7 +43,7 @@ def avg_pool(
 POOLINGS: Final[Mapping[str, Callable[..., jax.Array]]] = {"max": max_pool, "avg": avg_pool}
 
 
-def _positions(static: _Static, x: jax.Array) -> list[jax.Array]:
+def _positions(static: _Static, x: Any) -> list[jax.Array]:
     """For each position within a window, in row order, the entries of all windows at that position."""
     image, window, strides = static
     rows, columns = output_shape(image, window, strides, "valid")
@@ -64,11 +64,11 @@ def _positions_transposed(static: _Static, positions: list[jax.Array]) -> jax.Ar
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool(x: jax.Array, static: _Static) -> jax.Array:
+def _max_pool(x: Any, static: _Static) -> jax.Array:
     return _max_pool_forward(x, static)[0]
 
 
-def _max_pool_forward(x: jax.Array, static: _Static) -> tuple[jax.Array, jax.Array]:
+def _max_pool_forward(x: Any, static: _Static) -> tuple[jax.Array, jax.Array]:
     return _maxima(static, x)
 
 
@@ -80,7 +80,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @compiled_apart
-def _maxima(static: _Static, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _maxima(static: _Static, x: Any) -> tuple[jax.Array, jax.Array]:
     """The maximum of each window and the number of its first position."""
     highest, *others = _positions(static, x)
     first = jnp.zeros(highest.shape, np.int8 if len(others) < 127 else np.int32)
@@ -98,11 +98,11 @@ def _maxima_transposed(static: _Static, first: jax.Array, cotangent: jax.Array) 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _avg_pool(x: jax.Array, static: _Static) -> jax.Array:
+def _avg_pool(x: Any, static: _Static) -> jax.Array:
     return _means(static, x)
 
 
-def _avg_pool_forward(x: jax.Array, static: _Static) -> tuple[jax.Array, None]:
+def _avg_pool_forward(x: Any, static: _Static) -> tuple[jax.Array, None]:
     return _means(static, x), None
 
 
@@ -114,7 +114,7 @@ _avg_pool.defvjp(_avg_pool_forward, _avg_pool_backward)
 
 
 @compiled_apart
-def _means(static: _Static, x: jax.Array) -> jax.Array:
+def _means(static: _Static, x: Any) -> jax.Array:
     positions = _positions(static, x)
     return functools.reduce(jnp.add, positions) / len(positions)
 

@@ -48,7 +48,7 @@ class Resident:
         self._put = put
         self._data = put((np.asarray(split.images), split.labels))
 
-    def epoch(self, order: Int[Array, "... steps batch"], step: int) -> Iterator[Feed]:
+    def epoch(self, order: Int[Array | np.ndarray, "... steps batch"], step: int) -> Iterator[Feed]:
         """What an epoch with this order needs from `step` on."""
         del step
         yield Feed(EpochData(*self._put((*self._data, order))), 0, order.shape[-2])
@@ -61,7 +61,7 @@ class Streamed:
         """`put` moves arrays to the device."""
         self._split, self._chunk_steps, self._put = split, chunk_steps, put
 
-    def epoch(self, order: Int[Array, "... steps batch"], step: int) -> Iterator[Feed]:
+    def epoch(self, order: Int[Array | np.ndarray, "... steps batch"], step: int) -> Iterator[Feed]:
         """What an epoch with this order needs from `step` on; a thread gathers the next chunk while one is in use."""
         host = np.asarray(order)
         steps = host.shape[-2]

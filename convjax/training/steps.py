@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from convjax.config import RunConfig
 from convjax.data.augment import augment
@@ -158,7 +158,7 @@ def make_keys(seed: int) -> Keys:
     return Keys(init=stream("init"), shuffle=stream("shuffle"), dropout=stream("dropout"), augment=stream("augment"))
 
 
-def image_keys(stream: PRNGKeyArray, step: jax.Array, batch_size: int) -> PRNGKeyArray:
+def image_keys(stream: PRNGKeyArray, step: jax.Array, batch_size: int) -> Key[Array, " batch"]:
     """A key for each image of a step's batch: it depends on the step and on the image's place in the batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(stream, step), jnp.arange(batch_size))
 

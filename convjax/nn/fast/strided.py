@@ -76,7 +76,7 @@ def compiled_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled = jax.jit(inlining, static_argnums=0)
 
     @functools.wraps(function)
-    def call(static: Any, *arrays: jax.Array) -> Any:
+    def call(static: Any, *arrays: Any) -> Any:
         if jax.default_backend() != "cpu":
             return function(static, *arrays)
         with set_xla_metadata(inlineable="false"):

@@ -52,7 +52,7 @@ def _loss(weights: jax.Array, features: jax.Array, labels: jax.Array, ridge: jax
     """The penalized mean cross-entropy and its gradient; the last row of `weights` is the bias, without a penalty."""
 
     def loss(weights: jax.Array) -> jax.Array:
-        logits = features @ weights[:-1] + weights[-1]
+        logits = features @ weights[:-1] + weights[-1:]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses) + 0.5 * ridge * jnp.sum(jnp.square(weights[:-1]))
 
