@@ -1,6 +1,8 @@
 """Does the activation matter? The chapter uses relu throughout.
 
 python -m experiments.activation
+
+40 runs: 8 activations, 5 seeds.
 """
 
 from convjax.studies.study import Study, run

@@ -1,6 +1,8 @@
 """Does the batch size matter? The chapter fits with batches of 64.
 
 python -m experiments.batch_size
+
+20 runs: batches of 16, 64, 256 and 1,024 images, 5 seeds.
 """
 
 from convjax.studies.study import Study, run

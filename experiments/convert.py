@@ -3,8 +3,8 @@
 python -m experiments.convert --run=runs/train/DIGEST --out=digits.keras
 python -m experiments.convert --weights=digits.keras
 
-Seconds. The second line prints the test accuracy that the run had. A `.keras` file brings its network with it; for a
-`.weights.h5` the flags name the network. Needs the extra: pip install 'convjax[keras]'.
+Seconds. Expect: the second line prints the test accuracy that the run had. A `.keras` file brings its network with it;
+for a `.weights.h5` the flags describe the network. Needs the extra: pip install 'convjax[keras]'.
 """
 
 import importlib.util

@@ -1,6 +1,8 @@
-"""Any cross product: every model and optimizer flag takes a comma-separated list.
+"""Any grid of settings: every model and optimizer flag takes a comma-separated list.
 
 python -m experiments.grid --kernel_size=1,3,5 --padding=valid,same --stride=1,2 --seeds=3 --skip_invalid
+
+27 runs: 9 of these 12 arms are possible, 3 seeds. Add --dry_run to see the arms of your own grid.
 """
 
 from convjax.studies.study import Study, run

@@ -2,8 +2,10 @@
 
 python -m experiments.pooling
 
+40 runs: 8 ways to downsample, 5 seeds.
+
 Expect with --channels=8-16-16 --epochs=3 (MNIST, 5 seeds): 2x2 max-pooling 98.55 %, 2x2 average-pooling 98.33 %,
-strides 98.17 %, no downsampling 98.65 %.
+strides 98.17 %, no downsampling 98.65 %; none of these is shown to differ from max-pooling.
 """
 
 from convjax.studies.study import Study, run

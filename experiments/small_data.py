@@ -2,8 +2,10 @@
 
 python -m experiments.small_data
 
-Expect (25 epochs, 5 seeds, neither augmentation nor dropout) with 100, 500 and 2,000 images: MNIST 71.5, 88.7 and
-95.7 %; Fashion-MNIST 58.4, 72.6 and 79.4 %.
+120 runs: MNIST or Fashion-MNIST, three sizes, with and without augmentation and dropout, 5 seeds.
+
+Expect (25 epochs, 5 seeds, neither augmentation nor dropout) with 100, 500 and 2,000 images: MNIST 71.52, 88.71 and
+95.73 %; Fashion-MNIST 58.43, 72.57 and 79.38 %.
 """
 
 from convjax.studies.study import Study, run

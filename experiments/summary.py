@@ -1,6 +1,8 @@
 """The layer table of a network: names, output shapes and parameters, as Keras prints them. No data, no training.
 
-python -m experiments.summary --kernel_size=5 --verbose
+python -m experiments.summary --kernel_size=5 --padding=same --verbose
+
+Less than a second. Expect without flags: 93,322 parameters, the chapter's network.
 """
 
 from absl import flags

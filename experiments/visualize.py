@@ -2,9 +2,9 @@
 
 python -m experiments.visualize --run=runs/train/DIGEST --out=pictures
 
-Writes pictures/visualize.html and the files beside it: the network to scale, a convolution step by step, feature maps,
-filters, why this class, the most confidently wrong images, norms during training, and training as a film. All of them
-take about a minute; --what= selects some. The film needs a run with --keep_checkpoints=0.
+About a minute. Writes pictures/visualize.html and the files beside it: the network to scale, a convolution step by
+step, feature maps, filters, why this class, the most confidently wrong images, norms during training, and training as a
+film. --what= selects some. The film needs a run with --keep_checkpoints=0.
 """
 
 from pathlib import Path

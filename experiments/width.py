@@ -1,6 +1,8 @@
 """Does width matter? The chapter: depth of the output feature map, "number of filters computed by the convolution".
 
 python -m experiments.width
+
+20 runs: a quarter, half, once and twice the chapter's filters, 5 seeds.
 """
 
 from convjax.studies.study import Study, run
