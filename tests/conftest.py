@@ -10,7 +10,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the p
     os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
-os.environ["KERAS_HOME"] = os.path.join(os.environ["XDG_CACHE_HOME"], "keras")  # Keras reads and writes its settings there
+os.environ["KERAS_HOME"] = os.path.join(
+    os.environ["XDG_CACHE_HOME"], "keras"
+)  # Keras reads and writes its settings there
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Optimizing takes most of the compiler's time, and tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()

@@ -24,7 +24,9 @@ from convjax.nn.pool import avg_pool, max_pool
 from convjax.notation import Window
 
 FeatureMap = Float[Array, "batch height width channels"]
+OutputMap = Float[Array, "batch out_height out_width out_channels"]
 Units = Float[Array, "batch units"]
+OutputUnits = Float[Array, "batch out_units"]
 
 _kernel_initializer = nn.initializers.glorot_uniform()
 _bias_initializer = nn.initializers.zeros_init()
@@ -65,7 +67,7 @@ class Conv2D(nn.Module):
         bias = self.param("bias", _bias_initializer, (self.filters,), jnp.float32)
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
         kernel, bias = self.weights(x.shape[-1])
         y = conv2d(x, kernel, self.strides, self.padding, method=self.method)
         return ACTIVATIONS[self.activation](y + bias[None, None, None])
@@ -83,7 +85,7 @@ class LocallyConnected2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
         shape = (*self.positions, *self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", _local_initializer, shape, jnp.float32)
         bias = self.param("bias", _bias_initializer, (*self.positions, self.filters), jnp.float32)
@@ -97,7 +99,7 @@ class MaxPooling2D(nn.Module):
     window: Window
     strides: Window
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
         return max_pool(x, self.window, self.strides)
 
 
@@ -107,7 +109,7 @@ class AveragePooling2D(nn.Module):
     window: Window
     strides: Window
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
         return avg_pool(x, self.window, self.strides)
 
 
@@ -119,7 +121,7 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Units, training: Training | None = None) -> Units:
+    def __call__(self, x: Units, training: Training | None = None) -> OutputUnits:
         kernel = self.param("kernel", _kernel_initializer, (x.shape[-1], self.units), jnp.float32)
         bias = self.param("bias", _bias_initializer, (self.units,), jnp.float32)
         return ACTIVATIONS[self.activation](x @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None])

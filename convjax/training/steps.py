@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class Task:
     examples: int
 
     @classmethod
-    def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> Self:
+    def of(cls, config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, examples: int) -> "Task":
         """The task of a run on `examples` training images.
 
         Raises:

@@ -34,7 +34,7 @@ def reference_conv(x, kernel, strides, padding):
 
 
 def reference_block(x, kernel, bias, block):
-    a = ACTIVATIONS[block.activation](reference_conv(x, kernel, block.strides, block.padding) + bias)
+    a = ACTIVATIONS[block.activation](reference_conv(x, kernel, block.strides, block.padding) + bias[None, None, None])
     window, strides = (1, *block.pool_size, 1), (1, *block.pool_strides, 1)
     if block.pool == "max":
         return lax.reduce_window(a, -jnp.inf, lax.max, window, strides, "VALID")

@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,9 +42,10 @@ def test_the_step_is_named_as_stepping_by_hand_finds_it(dataset, monkeypatch):
     task = Task.of(DIVERGES, dataset.image_shape, dataset.num_classes, 200)
     step = jax.jit(functools.partial(train_step, task=task))
     keys, by_hand = make_keys(0), initial_state(DIVERGES, task)
+    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     for number in range(1, 13):
         order = epoch_order(keys.shuffle, (number - 1) // 4, examples=200, batch_size=64)
-        batch = take_batch(dataset.train.images, dataset.train.labels, order[(number - 1) % 4])
+        batch = take_batch(images, labels, order[(number - 1) % 4])
         before = by_hand
         by_hand, sums = step(by_hand, batch, keys)
         if not math.isfinite(sums.loss):
