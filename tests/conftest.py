@@ -10,7 +10,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the p
     os.environ["XDG_CACHE_HOME"] = _cache.name
 os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
-os.environ["KERAS_HOME"] = os.path.join(
+# Keras reads and writes its settings there.
+os.environ["KERAS_HOME"] = os.path.join(os.environ["XDG_CACHE_HOME"], "keras")
     os.environ["XDG_CACHE_HOME"], "keras"
 )  # Keras reads and writes its settings there
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

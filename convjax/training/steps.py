@@ -349,7 +349,13 @@ class EpochData(NamedTuple):
 
 
 def train_epoch(
-    state: TrainState, data: EpochData, start: Int[Array, ""], stop: Int[Array, ""], keys: Keys, *, task: Task
+    state: TrainState,
+    data: EpochData,
+    start: Int[Array, ""] | int,
+    stop: Int[Array, ""] | int,
+    keys: Keys,
+    *,
+    task: Task,
 ) -> TrainState:
     """Steps `start` to `stop` of an epoch, all on the device; `state.sums` grows by each step's sums.
 

@@ -169,8 +169,8 @@ def test_a_failure_file_is_json_with_the_traceback(small, tmp_path, monkeypatch)
 
 def test_neither_order_nor_display_nor_checkpoints_change_a_number(small, tmp_path, serial, monkeypatch):
     """One step per look at the device and a checkpoint at each; arms and seeds backwards."""
-    monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(loop, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(loop, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(loop, "_FIRST_LOOK", 1)
     sweep = make_sweep(small, tmp_path, checkpoint_minutes=1e-9)
     backwards = tuple(arm[::-1] for arm in sweep.arms[::-1])
     run_sweep(Sweep("study", backwards, sweep.options), SERIAL, Recorder())
