@@ -12,8 +12,6 @@ os.environ.pop("CONVJAX_DATA_DIR", None)
 os.environ["KERAS_BACKEND"] = "jax"
 # Keras reads and writes its settings there.
 os.environ["KERAS_HOME"] = os.path.join(os.environ["XDG_CACHE_HOME"], "keras")
-    os.environ["XDG_CACHE_HOME"], "keras"
-)  # Keras reads and writes its settings there
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Optimizing takes most of the compiler's time, and tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
