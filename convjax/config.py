@@ -109,6 +109,9 @@ class RunConfig:
     head: str = setting(
         "flatten", "how the last feature map enters the dense layers: flattened, or averaged over positions (global "
         "average pooling)", choices=("flatten", "gap"), without=("dense",), new=True)
+    norm: str = setting(
+        "none", "normalization after each convolution, before its activation: of each channel over the batch, or of "
+        "each position over its channels", choices=("none", "batch", "layer"), without=("dense",), new=True)
     pixels: str = setting(
         "grid", "images as they are, or with all pixels in one fixed random order",
         choices=("grid", "permuted"), new=True)

@@ -14,7 +14,7 @@ from convjax.convert.keras_layers import KERAS_LAYERS
 from convjax.errors import UserError
 from convjax.nn.geometry import Layer, plan
 
-_KNOWN = (*KERAS_LAYERS, "Activation")
+_NORMS = {"BatchNormalization": "batch", "LayerNormalization": "layer"}
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
 _WINDOWS = ("kernel_size", "pool_size", "strides", "dilation_rate")
 _EXPECTED = (
@@ -81,7 +81,7 @@ def from_keras_config(model: Mapping[str, Any]) -> tuple[RunConfig, tuple[Layer,
 def _found(entry: Mapping[str, Any]) -> _Found:
     kind, config = entry.get("class_name"), entry["config"]
     name = str(config.get("name"))
-    if not isinstance(kind, str) or kind not in _KNOWN or entry.get("registered_name") not in (None, kind):
+    if not isinstance(kind, str) or kind not in KERAS_LAYERS or entry.get("registered_name") not in (None, kind):
         raise UserError(f"layer {_quote(name)} is of class {_quote(kind)}, which convjax does not know; {_EXPECTED}")
     try:
         return _Found(name, kind, {key: _argument(key, value) for key, value in config.items() if value is not None})
@@ -94,6 +94,8 @@ def _argument(key: str, value: Any) -> Any:
         return _whole(key, value)
     if key in _WINDOWS:
         return tuple(_whole(key, size) for size in (value if isinstance(value, list) else [value, value]))
+    if key == "axis":
+        return value[0] if isinstance(value, list) and len(value) == 1 else value
     if key == "activation":
         value = "silu" if value == "swish" else value
         if value not in [*ACTIVATIONS, "softmax"]:
@@ -139,8 +141,10 @@ def _run_config(layers: Sequence[_Found], model: str) -> RunConfig:
     follows: list[dict[str, Any]] = []  # the pooling and the rate of dropout after each of `weighted`
     for layer in layers:
         if layer.kind in ("Conv2D", "Dense"):
-            weighted.append(layer.arguments | {"activation": layer.activation})
+            weighted.append({**layer.arguments, "activation": layer.activation})
             follows.append({"pool": "none", "pool_size": (1, 1), "rate": 0})
+        elif layer.kind == "Activation" and weighted:
+            weighted[-1]["activation"] = layer.activation
         elif layer.kind in _POOLS and follows and follows[-1]["pool"] == "none":
             follows[-1] |= {"strides": layer.arguments["pool_size"], **layer.arguments, "pool": _POOLS[layer.kind]}
         elif layer.kind == "Dropout" and follows and not follows[-1]["rate"]:
@@ -155,6 +159,7 @@ def _run_config(layers: Sequence[_Found], model: str) -> RunConfig:
         "dense_units": join(layer["units"] for layer in weighted if "units" in layer) or "0",
         "activation": join(layer["activation"] for layer in weighted) or "linear",
         "dropout": join(f"{after['rate']:.10f}" for after in follows) or "0",
+        "norm": next((_NORMS[layer.kind] for layer in layers if layer.kind in _NORMS), "none"),
         "head": "gap" if any(layer.kind == "GlobalAveragePooling2D" for layer in layers) else "flatten",
     }
     if not convs:

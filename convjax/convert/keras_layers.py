@@ -43,12 +43,25 @@ def _pooling(layer: Layer) -> KerasLayer:
     return KerasLayer({"pool_size": layer.window, **_windows(layer)})
 
 
+def _batch_normalization(layer: Layer) -> KerasLayer:
+    arrays = dict.fromkeys(("scale", "bias", "mean", "variance"), layer.output_shape[-1:])
+    return KerasLayer({"axis": -1, "momentum": 0.99, "epsilon": 1e-3, "center": True, "scale": True}, arrays)
+
+
+def _layer_normalization(layer: Layer) -> KerasLayer:
+    arrays = dict.fromkeys(("scale", "bias"), layer.output_shape[-1:])
+    return KerasLayer({"axis": -1, "epsilon": 1e-3, "center": True, "scale": True}, arrays)
+
+
 def _windows(layer: Layer) -> dict[str, Any]:
     return {"strides": layer.strides, "padding": layer.padding, "data_format": "channels_last"}
 
 
 KERAS_LAYERS: dict[str, Callable[[Layer], KerasLayer]] = {
     "Conv2D": _conv,
+    "BatchNormalization": _batch_normalization,
+    "LayerNormalization": _layer_normalization,
+    "Activation": lambda layer: KerasLayer({"activation": layer.activation}),
     "MaxPooling2D": _pooling,
     "AveragePooling2D": _pooling,
     "GlobalAveragePooling2D": lambda layer: KerasLayer({"data_format": "channels_last", "keepdims": False}),

@@ -55,7 +55,8 @@ class Layer:
         distinguishes two classes.
       is_output: whether it is the last layer, whose activation is part of the loss.
       rate: of a dropout layer.
-      parameters: weights and biases.
+      parameters: weights and biases, and running statistics.
+      statistics: of these parameters, those that training updates without gradients.
       flops: of one image's forward pass. A multiply-add counts as two; biases, activations and pooling are not
         counted, as usual.
       receptive_field: of one position of the output; None after Flatten, where there are no positions.
@@ -72,6 +73,7 @@ class Layer:
     is_output: bool = False
     rate: float = 0.0
     parameters: int = 0
+    statistics: int = 0
     flops: int = 0
     receptive_field: ReceptiveField | None = None
 
@@ -190,6 +192,9 @@ _STEMS = {
     "PermutePixels": "permute_pixels",
     "Conv2D": "conv2d",
     "LocallyConnected2D": "locally_connected2d",
+    "BatchNormalization": "batch_normalization",
+    "LayerNormalization": "layer_normalization",
+    "Activation": "activation",
     "MaxPooling2D": "max_pooling2d",
     "AveragePooling2D": "average_pooling2d",
     "GlobalAveragePooling2D": "global_average_pooling2d",
@@ -211,6 +216,7 @@ def plan(config: RunConfig, image_shape: Sequence[int], num_classes: int) -> tup
         stack.add("PermutePixels", stack.shape)
     for index in range(convolutions):
         stack.convolve(index)
+        stack.normalize(index)
         stack.pool(index)
         if index < convolutions - 1:
             stack.drop(index)
@@ -278,10 +284,20 @@ class _Stack:
             window=window,
             strides=strides,
             padding=padding,
-            activation=config.layer_activations[index],
+            activation="linear" if config.norm != "none" else config.layer_activations[index],
             parameters=(weights + channels) * (rows * columns if kind == "LocallyConnected2D" else 1),
             flops=2 * weights * rows * columns,
         )
+
+    def normalize(self, index: int) -> None:
+        """The normalization of a convolution's output and then its activation, if there is one."""
+        if self.config.norm == "none":
+            return
+        if self.config.norm == "batch":
+            self.add("BatchNormalization", self.shape, parameters=4 * self.shape[-1], statistics=2 * self.shape[-1])
+        else:
+            self.add("LayerNormalization", self.shape, parameters=2 * self.shape[-1])
+        self.add("Activation", self.shape, activation=self.config.layer_activations[index])
 
     def pool(self, index: int) -> None:
         """The pooling after a convolution, if there is one."""

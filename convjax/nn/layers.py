@@ -8,6 +8,7 @@ kernels, zero biases. Every module takes `(x, training)`; `training` is None in 
 """
 
 import functools
+import math
 import zlib
 from typing import Any, NamedTuple
 
@@ -32,6 +33,9 @@ _kernel_initializer = nn.initializers.glorot_uniform()
 _bias_initializer = nn.initializers.zeros_init()
 # Each position of a locally connected layer starts as a convolution would: Glorot's fans are those of one window.
 _local_initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0, 1))
+
+STATISTICS = ("mean", "variance")
+"""Arrays that batch normalization keeps in evaluation's weights but that no gradient trains."""
 
 # Changing this changes what every run with permuted pixels has seen.
 _PERMUTATION_KEY = 784
@@ -111,6 +115,57 @@ class AveragePooling2D(nn.Module):
 
     def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
         return avg_pool(x, self.window, self.strides)
+
+
+class BatchNormalization(nn.Module):
+    """Each channel minus its mean, over its standard deviation, scaled and shifted (Ioffe & Szegedy, 2015).
+
+    In training, mean and variance are those of the batch's images, and the running statistics move towards them. In
+    evaluation the running statistics are used. Momentum and epsilon as in Keras.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
+        bias = self.param("bias", _bias_initializer, x.shape[-1:], jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:], jnp.float32)
+        running_variance = self.variable("batch_stats", "variance", jnp.ones, x.shape[-1:], jnp.float32)
+        mean, variance, wide = running_mean.value, running_variance.value, x.astype(jnp.float32)
+        if training is not None:
+            weights = training.weights[:, None, None, None] / (jnp.sum(training.weights) * math.prod(x.shape[1:3]))
+            mean = jnp.sum(wide * weights, (0, 1, 2))
+            variance = jnp.sum(jnp.square(wide - mean[None, None, None]) * weights, (0, 1, 2))
+            for running, value in ((running_mean, mean), (running_variance, variance)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * value
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        return ((wide - mean[None, None, None]) * factor[None, None, None] + bias[None, None, None]).astype(x.dtype)
+
+
+class LayerNormalization(nn.Module):
+    """Each position's channels minus their mean, over their standard deviation, scaled and shifted (Ba, 2016)."""
+
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
+        bias = self.param("bias", _bias_initializer, x.shape[-1:], jnp.float32)
+        wide = x.astype(jnp.float32)
+        centered = wide - wide.mean(-1, keepdims=True)
+        deviation = jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True) + self.epsilon)
+        return (centered / deviation * scale[None, None, None] + bias[None, None, None]).astype(x.dtype)
+
+
+class Activation(nn.Module):
+    """An activation function by itself."""
+
+    activation: str
+
+    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
+        return ACTIVATIONS[self.activation](x)
 
 
 class Dense(nn.Module):

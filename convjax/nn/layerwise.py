@@ -32,7 +32,9 @@ def apply_layer(
     method = method or ("patches" if jax.default_backend() == "cpu" else "xla")
     if not activate:
         layer = dataclasses.replace(layer, activation="linear")
-    return cast("jax.Array", layer_module(layer, method=method).apply({"params": params.get(layer.name, {})}, x))
+    weights = params.get(layer.name, {})
+    variables = {"params": weights, "batch_stats": weights}
+    return cast("jax.Array", layer_module(layer, method=method).apply(variables, x))
 
 
 def run_layers(layers: Sequence[Layer], params: Mapping[str, Any], x: jax.Array) -> jax.Array:

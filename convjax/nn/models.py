@@ -28,12 +28,15 @@ from convjax.errors import UserError
 from convjax.nn.conv import Block, conv_stack
 from convjax.nn.geometry import Layer
 from convjax.nn.layers import (
+    Activation,
     AveragePooling2D,
+    BatchNormalization,
     Conv2D,
     Dense,
     Dropout,
     Flatten,
     GlobalAveragePooling2D,
+    LayerNormalization,
     LocallyConnected2D,
     Logits,
     MaxPooling2D,
@@ -111,6 +114,12 @@ def layer_module(layer: Layer, *, dtype: Any = jnp.float32, method: str = "auto"
             rows, columns, channels = layer.output_shape
             return LocallyConnected2D(channels, kernel_size=layer.window, positions=(rows, columns), **sliding,
                                       activation=layer.activation, dtype=dtype, name=name)  # fmt: skip
+        case "BatchNormalization":
+            return BatchNormalization(name=name)
+        case "LayerNormalization":
+            return LayerNormalization(name=name)
+        case "Activation":
+            return Activation(layer.activation, name=name)
         case "MaxPooling2D":
             return MaxPooling2D(layer.window, strides=layer.strides, name=name)
         case "AveragePooling2D":

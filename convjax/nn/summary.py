@@ -27,7 +27,8 @@ def layer_table(layers: Sequence[Layer], *, verbose: bool = False) -> str:
         lines += [_line(row, widths), "_" * rule]
     lines[-1] = "=" * rule
     total = total_parameters(layers)
-    lines += [f"Total params: {total:,}", f"Trainable params: {total:,}", "Non-trainable params: 0"]
+    fixed = sum(layer.statistics for layer in layers)
+    lines += [f"Total params: {total:,}", f"Trainable params: {total - fixed:,}", f"Non-trainable params: {fixed:,}"]
     if verbose:
         activations = sum(layer.activation_bytes for layer in layers)
         lines += [

@@ -254,7 +254,7 @@ class _Recording(Hooks):
         if session.options.diagnostics:
             train = session.dataset.train
             measure = functools.partial(training.layer_diagnostics, task=session.task)
-            diagnostics = session.clock.timed("eval", measure, state.params, train.images, train.labels)
+            diagnostics = session.clock.timed("eval", measure, state.weights, train.images, train.labels)
         session.hold()
         recorder.epoch(metrics, diagnostics)
         if recorder.checkpoint_is_due():

@@ -4,6 +4,7 @@ A checkpoint is the whole `TrainState`. The order of the images is a function of
 needed to resume a run exactly where it stopped.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -69,7 +70,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
+                    state=ocp.args.StandardSave(_fields(state)),
                     digest=ocp.args.JsonSave({"sha256": state_digest(state)}),
                 ),
             )
@@ -118,12 +119,11 @@ class Checkpoints:
     def _read(self, step: int, abstract: Any) -> tuple[TrainState | None, str]:
         """A checkpoint's state, or None and what is wrong with it."""
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digest=ocp.args.JsonRestore()),
-            )
-            if restored["digest"]["sha256"] == state_digest(restored["state"]):
-                return jax.tree.map(jnp.asarray, restored["state"]), ""
+            wanted = ocp.args.StandardRestore(_fields(abstract))
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=wanted, digest=ocp.args.JsonRestore()))
+            state = TrainState(**restored["state"])
+            if restored["digest"]["sha256"] == state_digest(state):
+                return jax.tree.map(jnp.asarray, state), ""
             return None, "its content is not what was saved"
         except Exception as error:  # Orbax and TensorStore raise many kinds for one damaged file
             return None, f"{type(error).__name__}: {error}".split("\n")[0][:200]
@@ -167,6 +167,12 @@ def _system_error(error: BaseException | None) -> int:
             return int(found[1])
         error = error.__cause__ or error.__context__
     return 0
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """A state as a checkpoint has it: without statistics where there are none, as before there were any."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if name != "statistics" or value is not None}
 
 
 def state_digest(state: Any) -> str:
@@ -215,4 +221,4 @@ def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task
     if state is None:
         which = "" if step is None else f" of step {step}"
         raise UserError(f"{run_dir} has no sound checkpoint{which}; run its experiment again")
-    return config, task, state.params if step is not None else state.result_params
+    return config, task, state.weights if step is not None else state.result_params

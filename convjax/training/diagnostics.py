@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from convjax.nn.geometry import Layer
+from convjax.nn.layers import STATISTICS
 from convjax.nn.layerwise import apply_layer
 from convjax.training.steps import Task, scale_images
 
@@ -55,10 +56,11 @@ def layer_diagnostics(
 
 
 def layer_norms(tree: Mapping[str, Any]) -> dict[str, float]:
-    """L2 norm of each layer's arrays in parameters or gradients `{layer name: {"kernel", "bias"}}`, in float64."""
+    """L2 norm, in float64, of the trained arrays of each layer, in weights or gradients."""
     norms = {}
     for name, arrays in jax.device_get(tree).items():
-        squares = [np.sum(np.square(np.asarray(array, np.float64))) for array in jax.tree.leaves(arrays)]
+        trained = [array for key, array in arrays.items() if key not in STATISTICS]
+        squares = [np.sum(np.square(np.asarray(array, np.float64))) for array in trained]
         norms[name] = float(np.sqrt(np.sum(squares)))
     return norms
 
@@ -85,7 +87,7 @@ def _inspect(
 
     gradients, dead = jax.grad(loss_of, has_aux=True)(params)
     norms = {
-        name: jnp.sqrt(sum(jnp.sum(jnp.square(array)) for array in jax.tree.leaves(arrays)))
+        name: jnp.sqrt(sum(jnp.sum(jnp.square(array)) for key, array in arrays.items() if key not in STATISTICS))
         for name, arrays in gradients.items()
     }
     return norms, dead

@@ -200,7 +200,7 @@ def _finish_epoch(group: _Group, dataset: Dataset, epoch: int, started: float, h
     for index in group.active:
         state, scores = states[index], None
         if dataset.validation is not None:
-            validate = functools.partial(evaluate, task, state.params, dataset.validation)
+            validate = functools.partial(evaluate, task, state.weights, dataset.validation)
             scores = clock.timed("eval", functools.partial(validate, devices=group.program.devices))
         metrics = EpochMetrics(
             epoch=epoch + 1,

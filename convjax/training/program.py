@@ -97,7 +97,7 @@ def _compiled(task: Task, replicas: int, chunk_steps: int, devices: Devices) -> 
     width = batch if replicas else batch + -batch % devices.count
     rows = chunk_steps * width or task.examples
     state = jax.eval_shape(lambda: initial_state(task.config, task))
-    require_plan(task.layers, state.params)
+    require_plan(task.layers, state.weights)
     images = jax.ShapeDtypeStruct((rows, *task.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
     order = jax.ShapeDtypeStruct((chunk_steps or task.steps_per_epoch, width), jnp.int32)

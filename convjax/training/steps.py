@@ -123,6 +123,7 @@ class TrainState(struct.PyTreeNode):
       opt_state: optax's.
       learning_rate: the schedule's peak.
       sums: of the current epoch.
+      statistics: `{layer name: {"mean", "variance"}}` of batch normalization; None in networks without it.
       best: with early stopping, the best epoch so far; else None.
     """
 
@@ -132,11 +133,17 @@ class TrainState(struct.PyTreeNode):
     learning_rate: Float[Array, ""]
     sums: Sums
     best: Best | None = None
+    statistics: Any = None
+
+    @property
+    def weights(self) -> Any:
+        """Parameters and running statistics by layer: all that evaluation needs."""
+        return _merged(self.params, self.statistics)
 
     @property
     def result_params(self) -> Any:
-        """The trained parameters: with early stopping those of the best epoch, else the last."""
-        return self.params if self.best is None or not int(self.best.step) else self.best.params
+        """The trained weights: with early stopping those of the best epoch, else the last."""
+        return self.weights if self.best is None or not int(self.best.step) else self.best.params
 
     def after_validation(self, loss: float) -> "TrainState":
         """The state after an epoch with this validation loss: its weights are the best ones if the loss is lower."""
@@ -144,7 +151,7 @@ class TrainState(struct.PyTreeNode):
         if self.best is None or (int(self.best.step) and not np.float32(loss) < np.float32(self.best.loss)):
             return self
         # Copies: the next step may overwrite `params`.
-        return self.replace(best=Best(jnp.float32(loss), jnp.copy(self.step), jax.tree.map(jnp.copy, self.params)))
+        return self.replace(best=Best(jnp.float32(loss), jnp.copy(self.step), jax.tree.map(jnp.copy, self.weights)))
 
 
 def make_keys(seed: int) -> Keys:
@@ -226,7 +233,8 @@ def _scale_by_adam() -> optax.GradientTransformation:
 @functools.partial(jit_unoptimized, static_argnames="task")
 def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Task) -> TrainState:
     """Fresh parameters (Glorot-uniform kernels, zero biases) and optimizer state."""
-    params = task.model.init(key, jnp.zeros((1, *task.image_shape)))["params"]
+    variables = task.model.init(key, jnp.zeros((1, *task.image_shape)))
+    params, statistics = variables["params"], variables.get("batch_stats")
     learning_rate = jnp.asarray(learning_rate, jnp.float32)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -234,8 +242,14 @@ def create_train_state(key: PRNGKeyArray, learning_rate: jax.Array, *, task: Tas
         opt_state=make_optimizer(task.config, learning_rate).init(params),
         learning_rate=learning_rate,
         sums=zero_sums(),
-        best=_no_best(params) if task.config.early_stopping else None,
+        best=_no_best(_merged(params, statistics)) if task.config.early_stopping else None,
+        statistics=statistics,
     )
+
+
+def _merged(params: Any, statistics: Any) -> Any:
+    """Parameters by layer, each with its layer's running statistics."""
+    return {name: {**arrays, **(statistics or {}).get(name, {})} for name, arrays in params.items()}
 
 
 def initial_state(config: RunConfig, task: Task) -> TrainState:
@@ -266,39 +280,42 @@ def matmul_precision(precision: str) -> contextlib.AbstractContextManager[Any]:
 
 def loss_and_gradients(
     state: TrainState, batch: Batch, keys: Keys, *, task: Task
-) -> tuple[Float[Array, ""], Float[Array, "batch classes"], Any]:
-    """Mean cross-entropy of the batch's images, their logits, and the gradients of the loss by parameter."""
+) -> tuple[Float[Array, ""], tuple[Float[Array, "batch classes"], Any], Any]:
+    """Mean cross-entropy of the batch's images; their logits and the new statistics; the gradients by parameter."""
     config, count = task.config, jnp.sum(batch.weights)
     images = scale_images(batch.images)
     if (augmentation := parse_augmentation(config.augment)) is not None:
         images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
     training = Training(image_keys(keys.dropout, state.step, len(batch.labels)), batch.weights)
 
-    def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
-        logits = cast("jax.Array", task.model.apply({"params": params}, images, training))
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: Training) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": state.statistics or {}}
+        applied = task.model.apply(variables, images, training, mutable=["batch_stats"])
+        logits, updated = cast("tuple[jax.Array, Any]", applied)
         losses = cross_entropy(logits, labels, config.label_smoothing)
-        return jnp.sum(losses * training.weights) / count, logits
+        return jnp.sum(losses * training.weights) / count, (logits, updated.get("batch_stats") or None)
 
     part_of = jax.value_and_grad(loss_of, has_aux=True)
     examples, parts = (images, batch.labels, training), _parts(task, len(batch.labels))
     with matmul_precision(config.precision):
         if parts == 1:
-            (loss, logits), gradients = part_of(state.params, *examples)
-            return loss, logits, gradients
+            (loss, outputs), gradients = part_of(state.params, *examples)
+            return loss, outputs, gradients
 
         def add(sums: tuple[jax.Array, Any], part: tuple[Any, ...]) -> tuple[Any, jax.Array]:
-            (loss, logits), gradients = part_of(state.params, *part)
+            (loss, (logits, _)), gradients = part_of(state.params, *part)
             return jax.tree.map(jnp.add, sums, (loss, gradients)), logits
 
         cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), examples)
         zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
         (loss, gradients), logits = lax.scan(add, zeros, cut)
-    return loss, logits.reshape(-1, logits.shape[-1]), gradients
+    return loss, (logits.reshape(-1, logits.shape[-1]), state.statistics), gradients
 
 
 def _parts(task: Task, batch_size: int) -> int:
     """Parts of a batch whose gradients are computed one after the other: on a CPU, to stay in its caches."""
-    convolves = any(layer.kind == "Conv2D" for layer in task.layers) and task.config.conv != "xla"
+    kinds = {layer.kind for layer in task.layers}
+    convolves = "Conv2D" in kinds and "BatchNormalization" not in kinds and task.config.conv != "xla"
     return batch_size // chunk_size(batch_size) if convolves and jax.default_backend() == "cpu" else 1
 
 
@@ -307,13 +324,16 @@ def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tu
 
     Returns the new state and this batch's sums, measured before the update, as Keras reports them.
     """
-    loss, logits, gradients = loss_and_gradients(state, batch, keys, task=task)
+    loss, (logits, statistics), gradients = loss_and_gradients(state, batch, keys, task=task)
     correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     count = jnp.sum(batch.weights)
     optimizer = make_optimizer(task.config, learning_rate_at(task, state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
-        step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        statistics=statistics,
     )
     return new_state, Sums(loss * count, correct, count)
 
@@ -379,7 +399,7 @@ def train_epoch(
 def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], *, task: Task) -> jax.Array:
     """Logits `[batch, classes]` of a batch, without dropout."""
     with matmul_precision(task.config.precision):
-        return cast("jax.Array", task.model.apply({"params": params}, scale_images(images)))
+        return cast("jax.Array", task.model.apply({"params": params, "batch_stats": params}, scale_images(images)))
 
 
 @functools.partial(jax.jit, static_argnames="task")

@@ -171,7 +171,7 @@ def conv(**options):
 
 REFUSED = {
     "lambda": (lambda: [keras.layers.Lambda(lambda x: x, name="trick"), conv()], "'trick' is of class 'Lambda'"),
-    "unknown layer": (lambda: [conv(), keras.layers.BatchNormalization()], "of class 'BatchNormalization'"),
+    "unknown layer": (lambda: [conv(), keras.layers.UpSampling2D()], "of class 'UpSampling2D'"),
     "activation": (lambda: [conv(activation="hard_tanh")], "activation is 'hard_tanh'; expected one of relu"),
     "activation layer": (lambda: [conv(activation=keras.layers.LeakyReLU(0.1))], "activation is {"),
     "lambda activation": (lambda: [conv(activation=lambda x: x)], "activation is {"),

@@ -42,6 +42,10 @@ def keras_twin(
                 kernel_initializer=initializer,
             )
         )
+        if config.norm != "none":
+            stack[-1] = make.Conv2D.from_config({**stack[-1].get_config(), "activation": "linear"})
+            stack.append({"batch": make.BatchNormalization, "layer": make.LayerNormalization}[config.norm]())
+            stack.append(make.Activation(config.layer_activations[index]))
         pooling = {"max": make.MaxPooling2D, "avg": make.AveragePooling2D}.get(config.layer_pools[index])
         if pooling:
             stack.append(pooling(config.layer_pool_sizes[index], strides=config.layer_pool_strides[index]))
