@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from convjax.data.augment import apply, augment, matrices, sample
 from convjax.errors import UserError
-from convjax.notation import FILLS, Augmentation, parse
+from convjax.notation import FILLS, Augmentation, parse_augmentation
 
 SIZES = [(28, 28, 1), (7, 12, 3), (15, 9, 1), (8, 8, 3), (1, 5, 2), (6, 1, 1)]
 SPECS = ["chollet", "rotate=180", "shift=0.5x0.25", "shift=3", "shear=45", "zoom=0.5", "flip"]
@@ -115,7 +115,7 @@ class TestMatrices:
         from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
         size = shape[:2]
-        chosen = [sample(jax.random.key(3), 8, size, parse(spec)) for spec in [*SPECS, "chollet+shear=30"]]
+        chosen = [sample(jax.random.key(3), 8, size, parse_augmentation(spec)) for spec in [*SPECS, "chollet+shear=30"]]
         draws = jax.tree.map(lambda *parts: jnp.concatenate(parts), *chosen)
         maps = np.asarray(matrices(draws, size))
         images = random_images((len(maps), *shape))
@@ -184,7 +184,7 @@ class TestSample:
         assert {values.dtype for values in draws} == {jnp.dtype("float32"), jnp.dtype("bool")}
 
     def test_uniform_and_independent(self):
-        draws = sample(jax.random.key(7), 5000, (10, 20), parse("chollet+shear=10"))
+        draws = sample(jax.random.key(7), 5000, (10, 20), parse_augmentation("chollet+shear=10"))
         flat = {
             "angle": draws.angle / np.deg2rad(40),
             "rows": draws.shift[:, 0] / 2,
@@ -201,7 +201,7 @@ class TestSample:
 
     def test_other_parts_do_not_change_a_draw(self):
         key = jax.random.key(1)
-        alone, among = (sample(key, 9, (8, 8), parse(spec)) for spec in ("rotate=40", "chollet"))
+        alone, among = (sample(key, 9, (8, 8), parse_augmentation(spec)) for spec in ("rotate=40", "chollet"))
         np.testing.assert_array_equal(alone.angle, among.angle)
         assert not alone.flip.any()
         assert not alone.shift.any()
@@ -209,7 +209,8 @@ class TestSample:
 
     def test_keys_are_independent(self):
         draws = [
-            sample(jax.random.fold_in(jax.random.key(0), step), 2000, (8, 8), parse("rotate=1")) for step in (0, 1)
+            sample(jax.random.fold_in(jax.random.key(0), step), 2000, (8, 8), parse_augmentation("rotate=1"))
+            for step in (0, 1)
         ]
         assert abs(np.corrcoef(draws[0].angle, draws[1].angle)[0, 1]) < 4 / 2000**0.5
 
@@ -235,7 +236,7 @@ class TestAugment:
         np.testing.assert_array_equal(result, images)
 
     def test_an_image_depends_on_no_other(self):
-        augmentation, key = parse("chollet+shear=20"), jax.random.key(5)
+        augmentation, key = parse_augmentation("chollet+shear=20"), jax.random.key(5)
         images = random_images((8, 9, 12, 3))
         others = random_images((8, 9, 12, 3), seed=1)
         others[3] = images[3]
@@ -246,7 +247,7 @@ class TestAugment:
         assert not np.allclose(result, images)
 
     def test_same_with_jit_without_and_under_vmap(self):
-        augmentation = parse("chollet+shift=0.5x3+fill=reflect")
+        augmentation = parse_augmentation("chollet+shift=0.5x3+fill=reflect")
         images, keys = jnp.asarray(random_images((6, 9, 12, 3))), jax.random.split(jax.random.key(2), 3)
         with jax.numpy_rank_promotion("raise"):
             eager = [augment(images, key, augmentation) for key in keys]
@@ -292,14 +293,14 @@ def specs(draw: st.DrawFn) -> str:
 class TestParse:
     @given(specs())
     def test_round_trip(self, text):
-        augmentation = parse(text)
+        augmentation = parse_augmentation(text)
         if augmentation is None:
             return
-        assert parse(augmentation.spec) == augmentation
-        assert parse(str(augmentation)).spec == augmentation.spec
-        assert hash(parse(augmentation.spec)) == hash(augmentation)
+        assert parse_augmentation(augmentation.spec) == augmentation
+        assert parse_augmentation(str(augmentation)).spec == augmentation.spec
+        assert hash(parse_augmentation(augmentation.spec)) == hash(augmentation)
         assert not set(augmentation.spec) & set(",- ")
-        assert parse("+".join(reversed(text.split("+")))) == augmentation
+        assert parse_augmentation("+".join(reversed(text.split("+")))) == augmentation
 
     @pytest.mark.parametrize(
         ("text", "canonical"),
@@ -317,14 +318,14 @@ class TestParse:
         ],
     )
     def test_canonical(self, text, canonical):
-        assert parse(text).spec == canonical == str(parse(text))
+        assert parse_augmentation(text).spec == canonical == str(parse_augmentation(text))
 
     def test_chollet_is_the_books(self):
-        assert parse("chollet") == Augmentation(40.0, (0.2, 0.2), 0.2, 0.2, True, "nearest")
+        assert parse_augmentation("chollet") == Augmentation(40.0, (0.2, 0.2), 0.2, 0.2, True, "nearest")
 
     @pytest.mark.parametrize("text", ["", "rotate=0", "shift=0x0", "rotate=0+zoom=0.0+fill=wrap"])
     def test_nothing(self, text):
-        assert parse(text) is None
+        assert parse_augmentation(text) is None
 
     @pytest.mark.parametrize(
         ("text", "named"),
@@ -355,6 +356,6 @@ class TestParse:
     )
     def test_errors_are_one_line_that_names_the_part(self, text, named):
         with pytest.raises(UserError, match=re.escape(named)) as error:
-            parse(text)
+            parse_augmentation(text)
         assert str(error.value).startswith(f"--augment={text}")
         assert "\n" not in str(error.value)

@@ -9,6 +9,7 @@ import pytest
 from convjax.config import ACTIVATIONS
 from convjax.nn import models
 from convjax.nn.geometry import total_parameters
+from convjax.nn.layers import Conv2D, Dense
 from tests.helpers.keras_twins import flat, keras_logits, keras_twin, quick_jit, random_networks, random_params
 
 NETWORKS = random_networks(40, seed=0)

@@ -177,11 +177,10 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
 
 def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, options, monkeypatch):
     """0 against 1, with early stopping: its result is that of the best epoch's weights."""
-    from convjax.training.metrics import roc_auc
-
     from convjax import data
     from convjax.sweeps import run as module
     from convjax.training.checkpoint import load_params
+    from convjax.training.evaluation import roc_auc
     from convjax.training.steps import predict
 
     ten = data.load("mnist_5k", train_size=1000, validation_size=100)
