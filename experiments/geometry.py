@@ -30,9 +30,9 @@ def config_from_flags() -> RunConfig:
     Raises:
       UserError: an impossible value.
     """
-    values = {name: flags.FLAGS[name].value for name in FIELDS if flags.FLAGS[name].present}
+    values = {name: str(flags.FLAGS[name].value) for name in FIELDS if flags.FLAGS[name].present}
     layers = max((text.count("-") + 1 for text in values.values()), default=1)
-    return RunConfig(**{"channels": "-".join(["1"] * layers), "pool": "none", "dense_units": "0", **values})
+    return RunConfig.from_dict({"channels": "-".join(["1"] * layers), "pool": "none", "dense_units": "0", **values})
 
 
 def input_size(text: str) -> tuple[int, int]:

@@ -42,12 +42,12 @@ def judge(patterns: studies.StudyRuns, dense: studies.StudyRuns) -> list[studies
     convnet, local, dense_net = plain.values()
     higher, lower, difference = studies.above(), studies.below(), studies.difference
     equal = f"permuting pixels changes the dense net's accuracy by less than {100 * MARGIN:g} points"
-    more_seeds = (dense.values(pixels=pixels) for pixels in PIXELS)
+    dense_plain, dense_permuted = (dense.values(pixels=pixels) for pixels in PIXELS)
     worse = "on permuted pixels the convnet is less accurate than the dense net"
     return [
         difference("the convnet is more accurate than the dense net", dense_net, convnet, higher),
         difference("permuting pixels costs the convnet accuracy", convnet, permuted["convnet"], lower),
-        difference(equal, *more_seeds, studies.within(MARGIN)),
+        difference(equal, dense_plain, dense_permuted, studies.within(MARGIN)),
         difference(
             "unshared local windows are more accurate than dense layers", dense_net, local, higher, decides=False
         ),

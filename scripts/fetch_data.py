@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
     del argv
     name, data_dir = _DATASET.value, _DATA_DIR.value
     with _reporting() as (log, progress):
-        config = RunConfig(dataset=name, **{each: flags.FLAGS[each].value for each in _SETTINGS})  # checks them
+        settings = {each: flags.FLAGS[each].value for each in _SETTINGS}
+        config = RunConfig.from_dict({"dataset": name} | settings)  # checks them
         decoded = data.prepare(name, data_dir, **config.data_settings, log=log, progress=progress)
     for note in decoded.details.get("notes", ()):
         print(note)

@@ -102,7 +102,7 @@ def augment(images: Images, key: PRNGKeyArray, augmentation: Augmentation, first
 
     `first` is the place in its batch of the first of `images`, where they are only a part of one.
     """
-    size = images.shape[1:3]
+    size = (images.shape[1], images.shape[2])
     draws = sample(key, len(images), size, augmentation, first)
     return apply(images, matrices(draws, size), augmentation.fill)
 

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from convjax.data.rows import Rows
 from convjax.errors import UnavailableError, UserError
 from convjax.files import sync_folder, write_atomic, write_json_atomic
 
-Pair = tuple[np.ndarray, np.ndarray]
-"""Images, uint8 [n, height, width, channels], and their labels, int32 [n]."""
+Pair = tuple[np.ndarray | Rows, np.ndarray]
+"""Images, uint8 [n, height, width, channels] (an array or a selection of its rows), and their labels, int32 [n]."""
 
 _FORMAT = 1
 _SPLITS, _ARRAYS = ("train", "test", "validation"), ("images", "labels")
@@ -162,8 +163,8 @@ def fingerprint(train: Pair, test: Pair, validation: Pair | None = None) -> str:
     for images, labels in (train, test, *([validation] if validation else [])):
         digest.update(f"{images.shape} {labels.shape}".encode())
         for start in range(0, len(images), _HASHED_AT_ONCE):
-            digest.update(np.ascontiguousarray(images[start : start + _HASHED_AT_ONCE], np.uint8))
-        digest.update(np.ascontiguousarray(labels, "<i4"))
+            digest.update(np.ascontiguousarray(images[start : start + _HASHED_AT_ONCE], np.uint8).data)
+        digest.update(np.ascontiguousarray(labels, "<i4").data)
     return digest.hexdigest()[:16]
 
 
@@ -173,7 +174,8 @@ def write(root: Path, key: str, decoded: Decoded) -> Decoded:
     Raises:
       UnavailableError: they cannot be written, or cannot be read back.
     """
-    destination = decoded.folder / "decoded"
+    place = decoded.folder
+    assert place is not None
     with scratch(root) as temporary:
         folder = temporary / "decoded"
         folder.mkdir()
@@ -194,10 +196,10 @@ def write(root: Path, key: str, decoded: Decoded) -> Decoded:
             "details": dict(decoded.details),
         }
         write_json_atomic(folder / "meta.json", meta)
-        install(folder, destination, good=lambda: read(decoded.folder, key) is not None)
-    kept = read(decoded.folder, key)
+        install(folder, place / "decoded", good=lambda: read(place, key) is not None)
+    kept = read(place, key)
     if kept is None:
-        raise UnavailableError(f"{decoded.folder}: it reads back differently from what was written; {CHECK_DISK}")
+        raise UnavailableError(f"{place}: it reads back differently from what was written; {CHECK_DISK}")
     return kept
 
 
@@ -218,19 +220,22 @@ def read(folder: Path, key: str) -> Decoded | None:
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
         entries, decoded = meta["arrays"], folder / "decoded"
-        pairs = {
-            split: tuple(_map(decoded / f"{split}_{what}.npy", entries[f"{split}_{what}"]) for what in _ARRAYS)
-            for split in _SPLITS
-            if split != "validation" or "validation_images" in entries
-        }
+
+        def pair(split: str) -> Pair:
+            names = (f"{split}_{what}" for what in _ARRAYS)
+            images, labels = (_map(decoded / f"{name}.npy", entries[name]) for name in names)
+            return images, labels
+
         return Decoded(
             name=meta["name"],
             fingerprint=meta["fingerprint"],
             class_names=tuple(map(str, meta["class_names"])),
             source=meta["source"],
+            train=pair("train"),
+            test=pair("test"),
             folder=folder,
+            validation=pair("validation") if "validation_images" in entries else None,
             details=meta.get("details", {}),
-            **pairs,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None

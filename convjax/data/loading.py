@@ -30,7 +30,7 @@ class Split:
     `images` may be a view of a file, `convjax.data.rows.Rows`: index it with rows, or make an array of it.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Rows
     labels: np.ndarray
 
 

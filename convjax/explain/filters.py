@@ -125,7 +125,7 @@ def _ascend(
         def step(index: jax.Array, image: jax.Array) -> jax.Array:
             draws = jax.random.split(jax.random.fold_in(key, index), 2)
             shift = [jax.random.randint(draw, (), -r, r + 1) for draw, r in zip(draws, reach, strict=True)]
-            gradient = jax.grad(lambda image: excite(jnp.roll(image, shift, (0, 1)), unit))(image)
+            gradient = jax.grad(lambda image: excite(jnp.roll(image, jnp.stack(shift), (0, 1)), unit))(image)
             # Unit length, so that one rate and one set of regularizers suit every layer.
             gradient /= jnp.sqrt(jnp.mean(jnp.square(gradient))) + 1e-8
             rate = _RATE * (1 - index / (steps + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ class StudyRuns:
         runs = f"{counted(seeds, 'seed')} each, {done:,} of {total:,} runs"
         return ", ".join([*facts, counted(len(self.arms), "arm"), runs])
 
-    def _finished(self, arm: Arm) -> list[dict[str, Any]]:
+    def _finished(self, arm: Arm) -> list[dict[Hashable, Any]]:
         """The arm's finished runs as rows, in the order of their seeds."""
         digests = {run.digest for run in arm.runs(int(seed) for seed in self.frame["seed"].dropna().unique())}
         rows = self.frame[self.frame["digest"].isin(digests) & self.frame["status"].isin((DONE, DIVERGED))]

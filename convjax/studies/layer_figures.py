@@ -23,7 +23,8 @@ _SHORT = {"conv2d": "conv", "max_pooling2d": "max", "average_pooling2d": "avg"}
 
 def windows_figure(name: str, title: str, size: int = 5, **fields: str) -> ClaimFigure:
     """The windows of one convolution with these fields of RunConfig, on a square input of this size."""
-    layers = plan(RunConfig(channels="1", pool="none", dense_units="0", **fields), (size, size, 1), 1)[:1]
+    config = RunConfig.from_dict({"channels": "1", "pool": "none", "dense_units": "0"} | fields)
+    layers = plan(config, (size, size, 1), 1)[:1]
     count = math.prod(layers[0].output_shape[:2])
     caption = f"{title}. One picture per window, in the order of the output's positions."
     draw = functools.partial(window_plot, layers)

@@ -127,5 +127,5 @@ def _put_maps(
         panels.append(axes)
     bar = figure.colorbar(ScalarMappable(norm, matplotlib.colormaps["viridis"]), ax=panels, shrink=0.8, pad=0.02)
     bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return panels

@@ -1,6 +1,7 @@
 """A sweep on a Ray cluster: one task per run; every machine sees the store under the same path."""
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ def _connect(address: str) -> Any:
     except ImportError:
         raise UserError("--executor=ray needs Ray; install it with: pip install 'convjax[ray]'") from None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     except (ConnectionError, ValueError) as error:
         raise UnavailableError(
             f"no Ray cluster at --ray_address={address} ({str(error).splitlines()[0]}); "

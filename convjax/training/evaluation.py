@@ -81,6 +81,7 @@ def roc_auc(scores: Float[np.ndarray, " examples"], positive: Bool[np.ndarray, "
     """
     import scipy.stats  # takes as long to import as JAX, and only two-class problems need it
 
+    scores = scores.astype(np.float64)  # SciPy computes in the precision of the scores
     groups = scores[positive], scores[~positive]
     if not all(map(len, groups)) or np.isnan(scores).any():
         return None

@@ -37,12 +37,12 @@ class Convjax:
         self.compile_seconds = time.perf_counter() - start
         self.keys = make_keys(data.seed)
         self.state = initial_state(config, self.task)
-        self.arrays = jax.device_put((data.images, data.labels))
+        self.images, self.labels = jax.device_put((data.images, data.labels))
         self.order = self.program.order([self.keys], 0)
         self.epochs = 0
 
     def steps(self, count: int) -> None:
-        data = EpochData(*self.arrays, self.order)
+        data = EpochData(self.images, self.labels, self.order)
         self.state = self.program.train(self.state, data, np.int32(0), np.int32(count), self.keys)
         jax.block_until_ready(self.state)
 

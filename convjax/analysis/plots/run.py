@@ -243,4 +243,4 @@ def _test_set(
             f"({result['dataset_fingerprint']}); give the --data_dir that the run had"
         )
     _, task, params = training.checkpoint.load_params(run.path)
-    return dataset.test.images, dataset.test.labels, training.predict_all(task, params, dataset.test)
+    return np.asarray(dataset.test.images), dataset.test.labels, training.predict_all(task, params, dataset.test)

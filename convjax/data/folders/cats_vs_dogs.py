@@ -15,6 +15,7 @@ import functools
 import hashlib
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -200,11 +201,12 @@ def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The content of a file in the archive; BadImage if TFDS leaves it out, or it cannot be read."""
     try:
         with opened.open(info) as file:
+            assert isinstance(file, zipfile.ZipExtFile)
             # TFDS asks for 10 bytes, but gets and searches up to 512.
             if b"JFIF" not in file.peek(10)[:512]:
                 raise BadImage("has no JFIF header")
             content = file.read(LARGEST_FILE + 1)
-    except (zipfile.BadZipFile, zipfile.zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadImage(f"is damaged ({error})") from error
     if len(content) > LARGEST_FILE:
         raise BadImage(f"has more than {LARGEST_FILE:,} bytes")

@@ -119,7 +119,7 @@ def build(
         chosen = choose(good)
         if not any(item.split for item in chosen):
             chosen = split_by_content(chosen)
-        pairs = {}
+        pairs: dict[str, Pair] = {}
         for split in SPLITS:
             mine = [item for item in chosen if item.split == split]
             if mine or split == "train":

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 FILES_FOLDER = Path(__file__).parent / "files"
 
@@ -82,28 +82,31 @@ class RawDataset:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class _Files(TypedDict):
+    train: tuple[RawFile, RawFile]
+    test: tuple[RawFile, RawFile]
+
+
 def _files(
     train: str = "train",
     test: str = "t10k",
     counts: tuple[int, int] = (60_000, 10_000),
     sha256: Sequence[str] = ("",) * 4,
     gzip_sha256: Sequence[str] = ("",) * 4,
-) -> dict[str, tuple[RawFile, RawFile]]:
+) -> _Files:
     """The fields `train` and `test` of a data set; hashes are of train images, train labels, test images, test labels.
 
     `train` and `test` are the first words of the files' names.
     """
-    hashes = list(zip(sha256, gzip_sha256, strict=True))
-    return {
-        split: (
-            RawFile(f"{word}-images-idx3-ubyte", "images", count, *images),
-            RawFile(f"{word}-labels-idx1-ubyte", "labels", count, *labels),
+    hashes = zip(sha256, gzip_sha256, strict=True)
+
+    def pair(word: str, count: int) -> tuple[RawFile, RawFile]:
+        return (
+            RawFile(f"{word}-images-idx3-ubyte", "images", count, *next(hashes)),
+            RawFile(f"{word}-labels-idx1-ubyte", "labels", count, *next(hashes)),
         )
-        for split, word, count, (images, labels) in (
-            ("train", train, counts[0], hashes[:2]),
-            ("test", test, counts[1], hashes[2:]),
-        )
-    }
+
+    return {"train": pair(train, counts[0]), "test": pair(test, counts[1])}
 
 
 _DIGITS = tuple("0123456789")

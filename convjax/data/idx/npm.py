@@ -126,7 +126,9 @@ def _extract(archive: Path, members: Mapping[str, Path], limit: int) -> None:
                 continue
             if member.size > limit:
                 raise DownloadError(f"{member.name} has {member.size:,} bytes, over the limit of {limit:,}")
-            with tar.extractfile(member) as source, path.open("wb") as target:
+            source = tar.extractfile(member)
+            assert source is not None  # as for every regular file
+            with source, path.open("wb") as target:
                 shutil.copyfileobj(source, target)
             del wanted[member.name]
     if wanted:

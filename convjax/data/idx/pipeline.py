@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from convjax.data import cache, tfds
 from convjax.data.cache import Decoded, Roots
 from convjax.data.download import Log, Progress
-from convjax.data.idx.catalog import RawDataset, RawFile
+from convjax.data.idx.catalog import FILES_FOLDER, RawDataset, RawFile
 from convjax.data.idx.sources import Folders, Source, default_sources, gather, read_file, user_files
 from convjax.errors import UnavailableError
 from convjax.files import write_json_atomic
@@ -77,9 +77,8 @@ def prepare_embedded_copy(raw: RawDataset, data_dir: str) -> Path:
 
 
 def _embedded(raw: RawDataset) -> Decoded:
-    (folder,) = default_sources(raw, "", Path())
-    paths = {file: folder.locate(file) for file in raw.files}
-    return _decode(raw, paths, folder.label, None)
+    paths = {file: FILES_FOLDER / f"{file.name}.gz" for file in raw.files}
+    return _decode(raw, paths, "convjax itself", None)
 
 
 def _decode(raw: RawDataset, paths: dict[RawFile, Path], source: str, folder: Path | None) -> Decoded:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convjax.data.download import DownloadError, Log, Patience, Progress, download
 from convjax.data.idx import npm, reading
-from convjax.data.idx.catalog import FILES_FOLDER, RawDataset, RawFile, tfds_downloads
+from convjax.data.idx.catalog import RawDataset, RawFile, tfds_downloads
 from convjax.errors import UnavailableError, UserError
 
 # For files of this size, gzip adds no more than this to incompressible content.
@@ -26,9 +26,11 @@ class Fetched:
 
 
 class Source(Protocol):
-    """A place that raw files come from. `label` names it for the user."""
+    """A place that raw files come from."""
 
-    label: str
+    @property
+    def label(self) -> str:
+        """Names it for the user."""
 
     def fetch(
         self, raw: RawDataset, wanted: Sequence[RawFile], scratch: Path, patience: Patience, progress: Progress | None
@@ -175,15 +177,13 @@ def user_files(raw: RawDataset, data_dir: str) -> Folders:
 
 
 def default_sources(raw: RawDataset, data_dir: str, root: Path) -> list[Source]:
-    """All sources of a built-in data set, the cheapest first.
+    """All sources of a built-in data set that does not ship with convjax, the cheapest first.
 
     Args:
       raw: the data set.
       data_dir: the user's folder; empty for none.
       root: the folder that keeps earlier downloads.
     """
-    if raw.embedded:
-        return [Folders("convjax itself", (FILES_FOLDER,))]
     sources: list[Source] = []
     if data_dir:
         sources.append(user_files(raw, data_dir))

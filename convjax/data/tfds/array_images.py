@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from convjax.data.cache import Pair
+from convjax.data.rows import Rows
 from convjax.data.tfds.reading import quiet
 
 
@@ -69,7 +70,7 @@ class ArrayImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         del dl_manager  # the images are loaded and verified already
         return {name: self._generate_examples(*pair) for name, pair in self._splits.items()}
 
-    def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, images: np.ndarray | Rows, labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": image, "label": int(label)}
 

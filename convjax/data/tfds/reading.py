@@ -2,13 +2,14 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.data_sources.base import BaseDataSource
 
 from convjax.data.cache import Pair
 from convjax.errors import UserError
@@ -67,7 +68,7 @@ def read_split(builder: tfds.core.DatasetBuilder, split: str, *, batch: int = 1,
     return images, labels
 
 
-def _examples(source: Sequence[Any], batch: int) -> Iterator[dict[str, Any]]:
+def _examples(source: BaseDataSource, batch: int) -> Iterator[dict[str, Any]]:
     if batch == 1:
         yield from (source[index] for index in range(len(source)))
         return

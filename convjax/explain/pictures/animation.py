@@ -3,10 +3,12 @@
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 _DPI = 96
 _COLORS = 256
@@ -43,8 +45,10 @@ def to_gif(animation: Animation, theme: str) -> bytes:
     chosen = [frames[index] for index in sorted({0, len(frames) // 2, len(frames) - 1})]
     palette = Image.fromarray(np.concatenate([np.asarray(frame) for frame in chosen])).quantize(_COLORS, kmeans=1)
     # Averaging similar colors would shift the background slightly away from the page's.
-    background, index = frames[0].getpixel((0, 0)), frames[0].quantize(palette=palette).getpixel((0, 0))
+    background = cast(tuple[int, int, int], frames[0].getpixel((0, 0)))
+    index = cast(int, frames[0].quantize(palette=palette).getpixel((0, 0)))
     entries = palette.getpalette()
+    assert entries is not None
     entries[3 * index : 3 * index + 3] = background
     palette.putpalette(entries)
     shown = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -59,6 +63,7 @@ def to_gif(animation: Animation, theme: str) -> bytes:
 def last_frame(gif: bytes) -> bytes:
     """The last frame of a GIF as a PNG."""
     with Image.open(io.BytesIO(gif)) as image:
+        assert isinstance(image, GifImageFile)
         image.seek(image.n_frames - 1)
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, format="PNG", optimize=True)

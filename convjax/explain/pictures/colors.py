@@ -53,12 +53,6 @@ def scale_of(values: NDArray[np.floating]) -> tuple[Normalize, Colormap]:
     return (around_zero(values), diverging()) if values.min() < 0 else (from_zero(values), sequential())
 
 
-def ink_on(color: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever can be read on an RGBA color."""
-    red, green, blue, _ = color
-    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000000"
-
-
 def _to_rgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     """CIELAB (D65) to sRGB, `[colors, 3]`."""
     y = (lab[:, 0] + 16) / 116

@@ -34,8 +34,10 @@ def kernel_sheet(kernels: NDArray, layer: Layer, title: str, *, theme: Theme) ->
     axes = figure.add_subplot()
     norm = around_zero(shown)
     if shown.shape[-1] == 3:
-        show_sheet(axes, 0.5 + shown / (2 * norm.vmax), columns, (norm, diverging()))
-        ends = f"{decimals(norm.vmin)} (none of its color) to {decimals(norm.vmax)} (all of it)"
+        largest = norm.vmax
+        assert largest is not None
+        show_sheet(axes, 0.5 + shown / (2 * largest), columns, (norm, diverging()))
+        ends = f"{decimals(-largest)} (none of its color) to {decimals(largest)} (all of it)"
         axes.set_xlabel(f"gray is 0; a channel's weights go from {ends}")
     else:
         drawn = show_sheet(axes, shown.mean(-1), columns, (norm, diverging()))

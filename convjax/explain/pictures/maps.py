@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from convjax.analysis.plots.theme import Theme, ThemedFigure, drawable, styled
@@ -109,8 +110,8 @@ def _logit_bars(axes: Axes, logits: NDArray[np.floating], names: Sequence[str], 
     colors = [theme.series[0] if index == best else theme.muted for index in range(len(logits))]
     axes.bar(range(len(logits)), logits, color=colors, width=0.7)
     axes.axhline(0, color=theme.muted, linewidth=0.8)
-    labels = [drawable(str(name))[:12] for name in names] if len(names) == len(logits) else range(len(logits))
-    axes.set_xticks(range(len(logits)), labels)
+    labels = names if len(names) == len(logits) else range(len(logits))
+    axes.set_xticks(range(len(logits)), [drawable(str(label))[:12] for label in labels])
     axes.tick_params(labelsize=SMALL, length=0)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("logit", fontsize=SMALL)
@@ -145,6 +146,7 @@ def response_plot(
     weights = around_zero(np.stack([row.kernel for row in found]))
     signed = around_zero(np.stack([row.response for row in found]))
     norm, colors = scale_of(np.stack([row.output for row in found]))
+    drawn: tuple[AxesImage, ...] = ()
     for row, axes in zip(found, grid, strict=True):
         show_image(axes[0], image)
         axes[0].set_ylabel(f"channel {row.channel}")
@@ -154,6 +156,7 @@ def response_plot(
             write_numbers(axes[1], kernel, row.kernel)
         response = axes[2].imshow(row.response, cmap=diverging(), norm=signed, interpolation="none")
         output = axes[3].imshow(row.output, cmap=colors, norm=norm, interpolation="none")
+        drawn = (kernel, response, output)
         for place, size in ((axes[0], image.shape), (axes[2], row.response.shape), (axes[3], row.output.shape)):
             _label_pixels(place, size, first=place is axes[0], last=row is found[-1])
     heads = (
@@ -165,8 +168,8 @@ def response_plot(
     for axes, head in zip(grid[0], heads, strict=True):
         axes.set_title(head, loc="center")
     labels = ("weight", "correlation + bias", "output")
-    for column, (drawn, label) in enumerate(zip((kernel, response, output), labels, strict=True), 1):
-        color_bar(figure, drawn, list(grid[:, column]), label, location="bottom", pad=0.02, fraction=0.05)
+    for column, (colored, label) in enumerate(zip(drawn, labels, strict=True), 1):
+        color_bar(figure, colored, list(grid[:, column]), label, location="bottom", pad=0.02, fraction=0.05)
     put_title(figure, title)
     return figure
 

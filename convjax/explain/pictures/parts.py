@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from convjax.analysis.plots.parts import text_color
 from convjax.analysis.plots.theme import FONT_SIZE, drawable
-from convjax.explain.pictures.colors import ink_on
 from convjax.nn.geometry import Shape
 
 WIDTH = 9.0
@@ -105,9 +105,10 @@ def gray(image: NDArray[Any]) -> NDArray[np.float64]:
 
 def write_numbers(axes: Axes, drawn: AxesImage, values: NDArray[np.floating], spec: str = ".2f") -> None:
     """Writes each value onto its pixel of the image `drawn`; NaN leaves a pixel empty."""
+    backgrounds = drawn.to_rgba(values)
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            color = ink_on(drawn.to_rgba(value))
+            color = text_color(backgrounds[row, column])
             axes.text(column, row, decimals(value, spec), ha="center", va="center", color=color, fontsize=SMALL)
 
 
@@ -123,8 +124,8 @@ def bare(axes: Axes) -> None:
 def color_bar(figure: Figure, drawn: ScalarMappable, axes: Axes | Sequence[Axes], label: str, **place: Any) -> None:
     """A color bar beside the axes, labeled at its ends, and at zero if that lies between them."""
     # With an anchor the bar would move the drawing within its place.
-    place = {"shrink": 0.8, "pad": 0.01, "fraction": 0.04, "aspect": 30, "panchor": False} | place
-    _finish(figure.colorbar(drawn, ax=axes, **place), label)
+    usual: dict[str, Any] = {"shrink": 0.8, "pad": 0.01, "fraction": 0.04, "aspect": 30, "panchor": False}
+    _finish(figure.colorbar(drawn, ax=axes, **(usual | place)), label)
 
 
 def scale_bar(figure: Figure, drawn: ScalarMappable, place: Axes, words: Sequence[str] | None = None) -> None:
@@ -139,11 +140,11 @@ def scale_bar(figure: Figure, drawn: ScalarMappable, place: Axes, words: Sequenc
 
 
 def _finish(bar: Colorbar, label: str, words: Sequence[str] | None = None) -> None:
-    low, high = bar.vmin, bar.vmax
+    low, high = bar.ax.get_ylim() if bar.orientation == "vertical" else bar.ax.get_xlim()
     ends = [low, *([0.0] if low < 0 < high else []), high]
     bar.set_ticks(ends, labels=words or [number(end) for end in ends])
     bar.minorticks_off()
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.grid(visible=False)
     bar.ax.tick_params(length=0, labelsize=SMALL)
     bar.set_label(label, fontsize=SMALL)

@@ -102,7 +102,9 @@ def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str
     """
     config, task, params = load_params(path, step)
     run = Run(path)
-    trained_on = run.config()["data"]
+    recorded = run.config()
+    assert recorded is not None  # load_params has read it
+    trained_on = recorded["data"]
     dataset = dataset_of(config, data_dir)
     if dataset.fingerprint != trained_on["fingerprint"]:
         raise UserError(
@@ -120,7 +122,7 @@ def load_subject(path: Path, step: int | None, chosen: Sequence[int], layer: str
         task=task,
         params=params,
         step=kept_steps(path)[-1] if step is None else step,
-        images=dataset.test.images,
+        images=np.asarray(dataset.test.images),
         labels=dataset.test.labels,
         class_names=dataset.class_names,
         chosen=chosen,

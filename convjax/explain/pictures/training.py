@@ -65,7 +65,8 @@ def inside_plot(lines: Sequence[Mapping[str, Any]], title: str, *, theme: Theme)
         values = [value for line in axes.lines for value in line.get_ydata() if value > 0]
         if name == "gradient_norm" and values and max(values) > _LOGARITHMIC * min(values):
             axes.set_yscale("log")
-            set_log_ticks(axes.yaxis, *axes.get_ylim(), number)
+            low, high = axes.get_ylim()
+            set_log_ticks(axes.yaxis, low, high, number)
         elif name == "dead_channels":
             axes.set_ylim(-2, max(20.0, min(102.0, axes.get_ylim()[1])))
         else:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -119,7 +119,9 @@ def _draw_output(axes: Axes, sliding: Sliding, index: int, theme: Theme) -> Axes
     return drawn
 
 
-def _draw_grid(axes: Axes, values: NDArray[np.floating], norm: Normalize, colors: object, theme: Theme) -> AxesImage:
+def _draw_grid(
+    axes: Axes, values: NDArray[np.floating], norm: Normalize, colors: Colormap | str, theme: Theme
+) -> AxesImage:
     """An image with lines around its cells; around the whole if there are many."""
     bare(axes)
     drawn = axes.imshow(values, cmap=colors, norm=norm, interpolation="none")

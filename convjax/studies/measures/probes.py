@@ -44,7 +44,7 @@ class Probe:
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[examples, classes]` for `[examples, features]`."""
-        return (features - self.mean) / self.scale @ self.kernel + self.bias
+        return np.asarray((features - self.mean) / self.scale @ self.kernel + self.bias, np.float32)
 
 
 @jax.jit
@@ -136,7 +136,8 @@ def measure_probes(trained: Trained) -> dict[str, dict[str, dict[str, float]]]:
     layers = trained.task.layers
     train, test = trained.dataset.train, trained.dataset.test
     chosen = np.random.default_rng(0).permutation(len(train.labels))[:TRAIN_IMAGES]
-    data = (train.images[chosen], train.labels[chosen]), (test.images, test.labels), trained.dataset.num_classes
+    seen, unseen = (train.images[chosen], train.labels[chosen]), (np.asarray(test.images), test.labels)
+    data = seen, unseen, trained.dataset.num_classes
     depths = {"input": 0} | {
         layer.name: index
         for index, layer in enumerate(layers[:-1], start=1)

@@ -85,12 +85,12 @@ def measure_equivariance(trained: Trained) -> dict[str, Any]:
     for depth, layer in enumerate(network, start=1):
         if layer.receptive_field is not None:
             found["layers"].append(layer.name)
-            everywhere = tuple(slice(0, size) for size in layer.output_shape[:2])
+            everywhere = (slice(0, layer.output_shape[0]), slice(0, layer.output_shape[1]))
             for name, within in (("inside", interior(network[:depth])), ("all", everywhere)):
                 errors = []
                 for pixels, outputs in runs.items():
-                    maps = (np.asarray(output[layer.name]) for output in outputs)
-                    errors.append(equivariance_error(*maps, pixels, layer.receptive_field.jump, within))
+                    still, down, right = (np.asarray(output[layer.name]) for output in outputs)
+                    errors.append(equivariance_error(still, down, right, pixels, layer.receptive_field.jump, within))
                 found[name].append(errors)
     return {**found, "shifts": list(EQUIVARIANCE_SHIFTS)}
 

@@ -258,7 +258,7 @@ def test_a_process_that_lost_the_race_uses_the_winners_copy(tiny, tmp_path, monk
 
 def test_data_that_ships_with_convjax_touches_no_disk(tiny, user_cache, monkeypatch, tmp_path):
     tiny.put(tmp_path)
-    monkeypatch.setattr("convjax.data.idx.sources.FILES_FOLDER", tmp_path)
+    monkeypatch.setattr("convjax.data.idx.pipeline.FILES_FOLDER", tmp_path)
     embedded = dataclasses.replace(tiny, raw=dataclasses.replace(tiny.raw, embedded=True))
     decoded = prepare(embedded, "")
     check(tiny, decoded)
