@@ -32,9 +32,7 @@ from convjax.settings import CONVOLUTION, HIDDEN_LAYER, check_scalar, coerce, re
 MODELS = ("convnet", "local", "dense", "small_data")
 PADDINGS = ("valid", "same")
 POOLS = ("max", "avg", "none")
-ACTIVATIONS = (
-    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "linear",
-)  # fmt: skip
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "linear")
 OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16", "tf32")
@@ -326,15 +324,6 @@ class RunConfig:
             changes = own | changes
         return dataclasses.replace(self, **changes)
 
-    def with_model(self, model: str) -> Self:
-        """A copy with another kind of network: fields without effect on it, and own defaults, are reset."""
-        if model == self.model:
-            return self
-        changes = {name: default_of(name, model) for name in fields_without_effect(model)}
-        if self.dense_units == default_of("dense_units", self.model):
-            changes["dense_units"] = ""
-        return self.replace(model=model, **changes)
-
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
         return dataclasses.asdict(self)
@@ -408,17 +397,3 @@ def fields_without_effect(model: str) -> tuple[str, ...]:
 def field_type(name: str) -> type:
     """`str`, `int`, `float` or `bool`: the type of a field."""
     return _FIELDS[name].type  # type: ignore[return-value]
-
-
-def help_of(name: str) -> str:
-    """The help text of a field's flag, with its choices and its defaults for other models."""
-    metadata = _FIELDS[name].metadata
-    text: str = metadata["help"]
-    if "choices" in metadata:
-        text = f"{'|'.join(metadata['choices'])}: {text}"
-    if "per" in metadata:
-        text += f"; one value, or one per {metadata['per']} joined by '-'"
-    if "own" in metadata:
-        own = ", ".join(f"{model} {value}" for model, value in metadata["own"].items())
-        text += f"; left out for the model's own ({metadata['default']}; {own})"
-    return text

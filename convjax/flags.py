@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
-from convjax.config import FIELD_NAMES, RunConfig, field_type, help_of
+from convjax.config import FIELD_NAMES, RunConfig, field_type
 from convjax.errors import UnavailableError, UserError
 from convjax.sweeps.options import Options, SweepOptions
 
@@ -32,7 +32,7 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
     for field in dataclasses.fields(RunConfig):
         if field.name in skip:
             continue
-        kind, text = field_type(field.name), help_of(field.name)
+        kind, text = field_type(field.name), _help(field.metadata)
         default: Any = field.default
         if kind is bool:
             flags.DEFINE_bool(field.name, default, text)
@@ -45,6 +45,19 @@ def define_model_flags(*, grid: bool = False, skip: Sequence[str] = ()) -> None:
             flags.DEFINE_float(field.name, default, text)
         else:
             flags.DEFINE_string(field.name, "" if default is None else default, text)
+
+
+def _help(metadata: Mapping[str, Any]) -> str:
+    """The help text of a field's flag, with its choices and its defaults for other models."""
+    text: str = metadata["help"]
+    if "choices" in metadata:
+        text = f"{'|'.join(metadata['choices'])}: {text}"
+    if "per" in metadata:
+        text += f"; one value, or one per {metadata['per']} joined by '-'"
+    if "own" in metadata:
+        own = ", ".join(f"{model} {value}" for model, value in metadata["own"].items())
+        text += f"; left out for the model's own ({metadata['default']}; {own})"
+    return text
 
 
 def define_run_flags() -> None:

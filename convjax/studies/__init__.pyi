@@ -1,3 +1,4 @@
+from . import answer as answer
 from . import claim as claim
 from . import data_factor as data_factor
 from . import evidence as evidence
@@ -8,6 +9,8 @@ from . import measures as measures
 from . import page as page
 from . import study as study
 from . import verdict as verdict
+from .answer import machines as machines
+from .answer import write_answer as write_answer
 from .claim import Claim as Claim
 from .evidence import StudyRuns as StudyRuns
 from .figures import accuracy_figure as accuracy_figure

@@ -15,7 +15,7 @@ from convjax import analysis, studies
 from convjax.errors import UserError
 from convjax.files import write_text_atomic
 from convjax.flags import define_run_flags, run_program
-from convjax.studies.study import Layout, Study, define_flags, define_sweep_flags, do, lay_out, machines, write_answer
+from convjax.studies.study import Layout, Study, define_flags, define_sweep_flags, do, lay_out
 
 if TYPE_CHECKING:
     from convjax.studies.page import ClaimFigure, JudgedClaim
@@ -149,7 +149,7 @@ def _do_missing(claim: Claim, layouts: Mapping[str, Layout]) -> int:
     for position, (name, layout) in enumerate(layouts.items()):
         failed += do(layout)
         try:
-            write_answer(layout, suffix=f"-{name}" if position else "", show=False)
+            studies.write_answer(layout, suffix=f"-{name}" if position else "", show=False)
         except UserError as error:  # some arm has no finished run: the claim is judged without its table
             print(f"{claim.name}: no table: {error}", file=sys.stderr)
     return failed
@@ -162,7 +162,7 @@ def _judged(claim: Claim, **told: Any) -> JudgedClaim:
 
 def _write_pages(path: Path, title: str, judged: Sequence[JudgedClaim], layouts: Iterable[Layout]) -> None:
     frames = [layout.frame() for layout in layouts]
-    made_on = machines(studies.evidence.together(frames)) if frames else "this machine"
+    made_on = studies.machines(studies.evidence.together(frames)) if frames else "this machine"
     command = shlex.join(["python", "-m", f"experiments.{Path(sys.argv[0]).stem}", *_public_flags()])
     intro = f"{_QUICK_INTRO}\n\n{_INTRO}" if flags.FLAGS.quick else _INTRO
     for write, suffix in ((studies.page.claims_html, ".html"), (studies.page.claims_markdown, ".md")):

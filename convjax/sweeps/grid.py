@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from convjax.config import FIELD_NAMES, RunConfig
+from convjax.config import FIELD_NAMES, RunConfig, default_of, fields_without_effect
 from convjax.errors import UserError
 from convjax.nn.geometry import plan, total_flops, total_parameters
 
@@ -109,7 +109,7 @@ def make_grid(
 
     def build(change: Overrides, scaled: Mapping[str, str] | None = None) -> Arm:
         # An arm with another network takes from the base only the fields which that network has.
-        config = base.with_model(str(change.get("model", base.model)))
+        config = _with_model(base, str(change.get("model", base.model)))
         config = config.replace(**{"seed": 0, **change, **(scaled or {})})
         layers = plan(config, *image_info(config.dataset, **config.data_settings))
         overrides = tuple((name, str(getattr(config, name))) for name in change)
@@ -131,6 +131,16 @@ def make_grid(
         else:
             arms.setdefault(arm.config, arm)
     return Grid(tuple(arms.values()), tuple(invalid))
+
+
+def _with_model(config: RunConfig, model: str) -> RunConfig:
+    """A copy with another kind of network: fields without effect on it, and own defaults, are reset."""
+    if model == config.model:
+        return config
+    changes = {name: default_of(name, model) for name in fields_without_effect(model)}
+    if config.dense_units == default_of("dense_units", config.model):
+        changes["dense_units"] = ""
+    return config.replace(model=model, **changes)
 
 
 def _match(build: Callable[[Mapping[str, str]], Arm], arm: Arm, size: Callable[[Arm], int], target: int) -> Arm:

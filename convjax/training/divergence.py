@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Int, UInt8
 
 from convjax.training.diagnostics import layer_norms
-from convjax.training.steps import Batch, Keys, Task, TrainState, learning_rate_at, loss_and_gradients, take_batch
+from convjax.training.steps import Batch, Keys, Task, TrainState, loss_and_gradients, take_batch
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -73,7 +73,7 @@ def diagnose(
     return Divergence(
         step=int(state.step) + 1,
         loss=float(loss),
-        learning_rate=float(learning_rate_at(task, state.learning_rate, state.step)),
+        learning_rate=float(task.learning_rate(state.learning_rate, state.step)),
         gradient_norms=layer_norms(gradients),
         weight_norms=layer_norms(state.params),
         state=state,

@@ -2,17 +2,30 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float, UInt8
 
 from convjax.data import Split
 from convjax.training.devices import EVERYWHERE, ONE, SPREAD, Devices
 from convjax.training.feed import CHUNK_BYTES, image_bytes, prefetched
-from convjax.training.steps import EVAL_CHUNK, Task, predict
+from convjax.training.steps import Task, eval_step
+
+EVAL_CHUNK = 125
+"""Images that evaluation computes together, at most: the fastest on CPU."""
+
+_EVAL_LANES = 2
+"""Chunks that do not wait for each other: one uses the CPU's cores where the other leaves them idle (measured: 0.8 of
+the time)."""
+
+_EVAL_ENTRIES = 2**24
+"""Largest feature map of a chunk, in entries: large images are evaluated in smaller chunks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +73,24 @@ def predict_all(task: Task, params: Any, split: Split, devices: Devices = ONE) -
 
     parts = [np.asarray(compute(params, images)) for images in prefetched(make, -(-count // block))]
     return np.concatenate(parts)[:count]
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def predict(
+    params: Any, images: UInt8[Array, "examples height width channels"], *, task: Task
+) -> Float[Array, "examples classes"]:
+    """Logits of every image, in chunks of at most `EVAL_CHUNK`; no image is dropped."""
+    largest = max(math.prod(shape) for layer in task.layers for shape in (layer.input_shape, layer.output_shape))
+    chunk = max(1, min(EVAL_CHUNK, _EVAL_ENTRIES // largest))
+    count, lanes = images.shape[0], _EVAL_LANES if images.shape[0] > chunk else 1
+    turns = -(-count // (lanes * chunk))
+    padded = jnp.pad(images, ((0, turns * lanes * chunk - count), (0, 0), (0, 0), (0, 0)))
+    logits = lax.map(
+        lambda chunks: jnp.stack([eval_step(params, chunks[lane], task=task) for lane in range(lanes)]),
+        padded.reshape(turns, lanes, chunk, *images.shape[1:]),
+    )
+    flat: jax.Array = logits.reshape(turns * lanes * chunk, -1)[:count]
+    return flat
 
 
 @functools.lru_cache(maxsize=8)

@@ -24,7 +24,7 @@ from convjax.training.evaluation import evaluate
 from convjax.training.feed import Feed, Resident, Streamed
 from convjax.training.hooks import EpochMetrics, Hooks, Interrupted, Progress
 from convjax.training.program import Program
-from convjax.training.steps import Task, TrainState, learning_rate_at, make_keys, zero_sums
+from convjax.training.steps import Task, TrainState, make_keys, zero_sums
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ def _finish_epoch(group: _Group, dataset: Dataset, epoch: int, started: float, h
             train_accuracy=float(accuracies[index]),
             validation_loss=scores.loss if scores else None,
             validation_accuracy=scores.accuracy if scores else None,
-            learning_rate=float(learning_rate_at(task, state.learning_rate, state.step - 1)),
+            learning_rate=float(task.learning_rate(state.learning_rate, state.step - 1)),
             seconds=(time.perf_counter() - started) / group.size,
             validation_auc=scores.auc if scores else None,
         )

@@ -10,7 +10,6 @@ these share one program.
 import contextlib
 import dataclasses
 import functools
-import math
 import zlib
 from typing import Any, NamedTuple, cast
 
@@ -30,16 +29,7 @@ from convjax.nn.geometry import Layer, plan
 from convjax.nn.layers import Training
 from convjax.notation import parse_augmentation
 from convjax.training.backend import jit_unoptimized
-
-EVAL_CHUNK = 125
-"""Images that evaluation computes together, at most: the fastest on CPU."""
-
-_EVAL_LANES = 2
-"""Chunks that do not wait for each other: one uses the CPU's cores where the other leaves them idle (measured: 0.8 of
-the time)."""
-
-_EVAL_ENTRIES = 2**24
-"""Largest feature map of a chunk, in entries: large images are evaluated in smaller chunks."""
+from convjax.training.optimizers import learning_rate_at, make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +59,10 @@ class Task:
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; the last may be short."""
         return -(-self.examples // self.config.batch_size)
+
+    def learning_rate(self, peak: jax.Array, step: jax.Array) -> jax.Array:
+        """The learning rate of a step, from 0."""
+        return learning_rate_at(self.config, self.config.epochs * self.steps_per_epoch, peak, step)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -170,64 +164,12 @@ def image_keys(stream: PRNGKeyArray, step: jax.Array, batch_size: int) -> Key[Ar
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(stream, step), jnp.arange(batch_size))
 
 
-def learning_rate_at(task: Task, peak: jax.Array, step: jax.Array) -> jax.Array:
-    """The learning rate of a step: a linear warm-up to `peak`, then constant, cosine or linear to 0."""
-    warmup, schedule = task.config.warmup_steps, task.config.schedule
-    decay_steps = max(1, task.config.epochs * task.steps_per_epoch - warmup)
-    if schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, decay_steps)
-    elif schedule == "linear":
-        after = optax.linear_schedule(peak, 0.0, decay_steps)
-    else:
-        after = optax.constant_schedule(peak)
-    rate = after(step - warmup)
-    if warmup:
-        # (step + 1): a first step at rate 0 would be wasted.
-        rate = jnp.where(step < warmup, peak * (step + 1).astype(jnp.float32) / warmup, rate)
-    return jnp.asarray(rate, jnp.float32)
-
-
-def make_optimizer(config: RunConfig, learning_rate: jax.Array) -> optax.GradientTransformation:
-    """The optimizer with Keras 3's defaults: RMSprop is lr * g / sqrt(v + 1e-7), rho 0.9.
-
-    Weight decay is decoupled, as in Keras: it bypasses the optimizer's statistics and momentum.
-    """
-    if config.optimizer == "rmsprop":
-        optimizer = optax.rmsprop(learning_rate, decay=0.9, eps=1e-7, momentum=config.momentum or None)
-    elif config.optimizer == "adam":
-        optimizer = optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(learning_rate))
-    elif config.optimizer == "adamw":
-        decay = optax.add_decayed_weights(config.weight_decay)
-        return optax.chain(_scale_by_adam(), decay, optax.scale_by_learning_rate(learning_rate))
-    else:
-        optimizer = optax.sgd(learning_rate, momentum=config.momentum or None)
-    if not config.weight_decay:
-        return optimizer
-    return optax.chain(optimizer, optax.add_decayed_weights(-learning_rate * config.weight_decay))
-
-
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
     """The loss of each example; with smoothing the target is 1 - s of the label and s / classes of every class."""
     if not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
     return optax.softmax_cross_entropy(logits, targets)
-
-
-def _scale_by_adam() -> optax.GradientTransformation:
-    """Adam as in Keras: epsilon is added to the uncorrected sqrt(v) (Kingma & Ba, 2015, end of section 2).
-
-    optax adds it to the corrected one (their algorithm 1). In the first steps, where the correction is large, its
-    epsilon is up to thirty times smaller, which matters for weights with very small gradients.
-    """
-    beta, epsilon = 0.999, 1e-7
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        step = (state.count + 1).astype(jnp.float32)
-        scaled = optax.scale_by_adam(b2=beta, eps=epsilon / jnp.sqrt(1 - beta**step))
-        return scaled.update(updates, state, params)
-
-    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 @functools.partial(jit_unoptimized, static_argnames="task")
@@ -327,7 +269,7 @@ def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tu
     loss, (logits, statistics), gradients = loss_and_gradients(state, batch, keys, task=task)
     correct = jnp.sum(jnp.where(jnp.argmax(logits, axis=-1) == batch.labels, batch.weights, 0.0))
     count = jnp.sum(batch.weights)
-    optimizer = make_optimizer(task.config, learning_rate_at(task, state.learning_rate, state.step))
+    optimizer = make_optimizer(task.config, task.learning_rate(state.learning_rate, state.step))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -400,21 +342,3 @@ def eval_step(params: Any, images: UInt8[Array, "batch height width channels"], 
     """Logits `[batch, classes]` of a batch, without dropout."""
     with matmul_precision(task.config.precision):
         return cast("jax.Array", task.model.apply({"params": params, "batch_stats": params}, scale_images(images)))
-
-
-@functools.partial(jax.jit, static_argnames="task")
-def predict(
-    params: Any, images: UInt8[Array, "examples height width channels"], *, task: Task
-) -> Float[Array, "examples classes"]:
-    """Logits of every image, in chunks of at most `EVAL_CHUNK`; no image is dropped."""
-    largest = max(math.prod(shape) for layer in task.layers for shape in (layer.input_shape, layer.output_shape))
-    chunk = max(1, min(EVAL_CHUNK, _EVAL_ENTRIES // largest))
-    count, lanes = images.shape[0], _EVAL_LANES if images.shape[0] > chunk else 1
-    turns = -(-count // (lanes * chunk))
-    padded = jnp.pad(images, ((0, turns * lanes * chunk - count), (0, 0), (0, 0), (0, 0)))
-    logits = lax.map(
-        lambda chunks: jnp.stack([eval_step(params, chunks[lane], task=task) for lane in range(lanes)]),
-        padded.reshape(turns, lanes, chunk, *images.shape[1:]),
-    )
-    flat: jax.Array = logits.reshape(turns * lanes * chunk, -1)[:count]
-    return flat

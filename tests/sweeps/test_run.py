@@ -180,8 +180,7 @@ def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, opti
     from convjax import data
     from convjax.sweeps import run as module
     from convjax.training.checkpoint import load_params
-    from convjax.training.evaluation import roc_auc
-    from convjax.training.steps import predict
+    from convjax.training.evaluation import predict, roc_auc
 
     ten = data.load("mnist_5k", train_size=1000, validation_size=100)
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.training import steps
+from convjax.training.evaluation import predict
+from convjax.training.optimizers import make_optimizer
 from convjax.training.program import Program
 from convjax.training.steps import Batch, Task
 
@@ -119,7 +121,7 @@ def test_a_large_batch_in_parts_has_the_gradients_of_the_whole(weight_decay, mon
 def test_rmsprop_is_the_chapters_formula():
     """v = 0.9 v + 0.1 g^2; w -= lr g / sqrt(v + 1e-7), by hand over three steps."""
     task, *_ = make()
-    optimizer = steps.make_optimizer(task.config, jnp.float32(0.01))
+    optimizer = make_optimizer(task.config, jnp.float32(0.01))
     weight, state = jnp.float32(1.0), optimizer.init(jnp.float32(1.0))
     expected, velocity = 1.0, 0.0
     for gradient in (0.5, -0.2, 0.1):
@@ -133,7 +135,7 @@ def test_rmsprop_is_the_chapters_formula():
 def rate(step, **changes):
     config = SMALL.replace(epochs=2, **changes)
     task = Task.of(config, (12, 12, 1), 10, 160)  # 10 steps an epoch, 20 in all
-    return float(steps.learning_rate_at(task, jnp.float32(0.1), jnp.asarray(step)))
+    return float(task.learning_rate(jnp.float32(0.1), jnp.asarray(step)))
 
 
 def test_learning_rate_schedules_have_their_closed_forms():
@@ -165,15 +167,13 @@ def test_dropout_differs_by_step_and_not_by_call():
     assert float(once) == float(again) != float(later)
     # Evaluation has none: twice the same, and equal to the same net without dropout.
     plain = Task.of(SMALL, (12, 12, 1), 10, 100)
-    np.testing.assert_array_equal(
-        steps.predict(state.params, images, task=task), steps.predict(state.params, images, task=plain)
-    )
+    np.testing.assert_array_equal(predict(state.params, images, task=task), predict(state.params, images, task=plain))
 
 
 @pytest.mark.parametrize("count", [1, 124, 125, 126, 250])
 def test_predict_drops_no_image(count):
     task, images, *_, state = make(examples=250)
-    logits = np.asarray(steps.predict(state.params, images[:count], task=task))
+    logits = np.asarray(predict(state.params, images[:count], task=task))
     assert logits.shape == (count, 10)
     one_by_one = np.concatenate(
         [steps.eval_step(state.params, images[i : i + 1], task=task) for i in range(0, count, 7)]

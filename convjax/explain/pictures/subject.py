@@ -16,7 +16,8 @@ from convjax.nn.geometry import Layer, total_parameters
 from convjax.sweeps.run import dataset_of
 from convjax.sweeps.store import Run
 from convjax.training.checkpoint import kept_steps, load_params
-from convjax.training.steps import Task, predict
+from convjax.training.evaluation import predict
+from convjax.training.steps import Task
 
 _LONGEST_NAME = 14
 _NETWORKS = {"convnet": "a convnet", "dense": "a dense network", "local": "a locally connected network"}

@@ -21,7 +21,7 @@ from convjax.explain.pictures.gallery import Chapter, Picture
 from convjax.explain.pictures.parts import SMALL, WIDTH, number, put_title, scale_bar, show_sheet
 from convjax.explain.pictures.subject import Subject
 from convjax.training.checkpoint import kept_steps, load_params
-from convjax.training.steps import predict
+from convjax.training.evaluation import predict
 
 _QUANTITIES = {
     "weight_norm": "L2 norm of the weights",

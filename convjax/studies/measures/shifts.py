@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from convjax.nn.geometry import Layer, input_span
 from convjax.nn.layerwise import layer_outputs
 from convjax.sweeps.measurements import Trained
-from convjax.training.steps import predict, scale_images
+from convjax.training.evaluation import predict
+from convjax.training.steps import scale_images
 
 LARGEST_SHIFT = 8
 SHIFTED_IMAGES = 200

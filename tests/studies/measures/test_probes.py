@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 
 from convjax.config import RunConfig
 from convjax.studies.measures.probes import fit_probe, layer_features, probe_accuracy
-from convjax.training.steps import Task, initial_state, predict
+from convjax.training.evaluation import predict
+from convjax.training.steps import Task, initial_state
 
 RNG = np.random.default_rng(0)
 
