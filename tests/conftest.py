@@ -14,7 +14,8 @@ os.environ["KERAS_BACKEND"] = "jax"
 os.environ["KERAS_HOME"] = os.path.join(os.environ["XDG_CACHE_HOME"], "keras")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Optimizing takes most of the compiler's time, and tests compile far more than they compute.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+if "CONVJAX_TESTS_OPTIMIZED" not in os.environ:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 # Processes started by tests cannot reach the network by HTTP either: nothing listens on this port.
 os.environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")

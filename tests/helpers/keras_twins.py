@@ -1,6 +1,7 @@
 """Networks in Keras, built from a RunConfig without convjax's plan, and random configurations to compare on."""
 
 import functools
+import os
 import random
 from collections.abc import Callable
 
@@ -14,8 +15,10 @@ from convjax.nn.geometry import Layer, plan
 
 CLASSES = 10
 
-# What is compared is the graph; how hard LLVM works on it is not, and that is most of the time.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# Most tests compare the graph, not how hard LLVM works on it, which is most of the time. Those of test_optimized.py
+# set this variable, see conftest.py.
+OPTIMIZED = "CONVJAX_TESTS_OPTIMIZED" in os.environ
+quick_jit = jax.jit if OPTIMIZED else functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def keras_twin(

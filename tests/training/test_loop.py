@@ -81,6 +81,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(stop_after, undisturbed, da
     assert without_time(metrics) == without_time(undisturbed[1])
 
 
+def test_the_hot_loop_moves_nothing_between_host_and_device_unasked(dataset, monkeypatch):
+    train, guarded = loop._Group._train, []
+
+    def train_guarded(group, *arguments):
+        with jax.transfer_guard("disallow"):
+            guarded.append(train(group, *arguments))
+            with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+                jax.jit(jnp.negative)(np.zeros(3))
+        return guarded[-1]
+
+    monkeypatch.setattr(loop._Group, "_train", train_guarded)
+    fit([CONFIG.replace(epochs=1)], dataset)
+    assert guarded
+
+
 def test_replicas_are_the_serial_runs(dataset):
     configs = [CONFIG.replace(seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-3), (2, 3e-3))]
     together = fit(configs, dataset)
