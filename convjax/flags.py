@@ -136,7 +136,7 @@ def run_program(main: Callable[[list[str]], int | None], *, arguments: bool = Fa
     except FloatingPointError as error:  # of --debug_nans
         _exit(program, 1, _one_line(error))
     except KeyboardInterrupt:
-        _exit(program, 130, "interrupted; what was finished is kept, and the same command goes on from there")
+        _exit(program, 130, "interrupted; finished work is kept, and the same command resumes from there")
     except BrokenPipeError:
         # The reader of our output is gone (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -68,7 +68,7 @@ def judge(equivariance: studies.StudyRuns) -> list[studies.Finding]:
         return studies.exact(part, largest < ROUNDING, f"largest relative error {largest:.1g}{note}")
 
     def small(part: str, values: dict[int, float]) -> studies.Finding:
-        one, limit = analysis.statistics.summarise(values), studies.within(MARGIN)
+        one, limit = analysis.statistics.summarize(values), studies.within(MARGIN)
         metric, note = "relative error", f"{one.n} seeds"
         return studies.estimate(part, one.mean, one.t_interval, limit, metric=metric, note=note, decides=False)
 

@@ -14,10 +14,10 @@ STUDY = Study(
     name="kernel_size",
     question="Does test accuracy depend on the convolution window: 1, 2, 3, 5, 7, or larger first and smaller later?",
     reading=(
-        "All arms pad with 'same', because three valid convolutions of 5x5 or 7x7 do not fit a 28x28 image: the "
-        "border effect is thereby held constant (experiments.padding varies it). A larger window has more parameters "
-        "and more FLOPs; the table shows both, and --match=params or --match=flops removes that advantage by taking "
-        "away channels. A 1x1 window sees no neighbours: what it still learns comes from pooling."
+        "All arms pad with 'same', because three valid convolutions of 5x5 or 7x7 do not fit a 28x28 image. So no arm "
+        "has a border effect (experiments.padding varies it). A larger window has more parameters and more FLOPs. The "
+        "table shows both; --match=params or --match=flops takes channels away until all arms have as many. A 1x1 "
+        "window sees no neighbors: what it still learns comes from pooling."
     ),
     axes={"kernel_size": ("1", "2", "3", "5", "7", "5-3-3", "7-5-3")},
     baseline={"kernel_size": "3"},

@@ -54,7 +54,7 @@ def figures(**runs: studies.StudyRuns) -> list[studies.ClaimFigure]:
         for size in SIZES[1:]:
             channels = runs[study].arm(kernel_size=size).config.channels
             arms[f"{size}x{size}, channels {channels}"] = runs[study].values(kernel_size=size)
-        one = analysis.statistics.summarise(runs[study].values(kernel_size="1"))
+        one = analysis.statistics.summarize(runs[study].values(kernel_size="1"))
         title = f"Test accuracy by window, {name} (1x1, not drawn: {100 * one.mean:.2f} %)"
         shown.append(studies.accuracy_figure(study, title, arms))
     return shown

@@ -14,6 +14,6 @@ if .venv/bin/python scripts/fetch_data.py --dataset=mnist; then
   exec .venv/bin/python -m experiments.train "$@"
 fi
 echo
-echo "The full MNIST could not be had (see above): training on the embedded mnist_5k instead, 4,000 training images."
+echo "No source could provide the full MNIST (see above): training on the embedded mnist_5k instead, 4,000 images."
 .venv/bin/python -m experiments.train --dataset=mnist_5k "$@"
-echo "This is the accuracy on mnist_5k (1,000 test images), NOT on the full MNIST, which could not be fetched."
+echo "This is the accuracy on mnist_5k (1,000 test images), NOT on the full MNIST."

@@ -29,7 +29,7 @@ from .statistics import Interval as Interval
 from .statistics import Summary as Summary
 from .statistics import paired as paired
 from .statistics import prediction_interval as prediction_interval
-from .statistics import summarise as summarise
-from .statistics import summarise_all as summarise_all
+from .statistics import summarize as summarize
+from .statistics import summarize_all as summarize_all
 from .tables import accuracy_table as accuracy_table
 from .tables import cross_table as cross_table

@@ -22,7 +22,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from convjax.analysis.metrics import Metric, metric_named
-from convjax.analysis.statistics import Summary, summarise_all
+from convjax.analysis.statistics import Summary, summarize_all
 from convjax.analysis.wording import counted, field_text, key_text, listed, natural_key, some, unknown_name
 from convjax.config import FIELD_NAMES, RunConfig, field_type
 from convjax.errors import UserError
@@ -102,7 +102,7 @@ class Arms:
     @cached_property
     def summaries(self) -> list[Summary]:
         """The statistics of each arm."""
-        return summarise_all([arm.values for arm in self.arms], lower_is_better=bool(self.metric.lower_is_better))
+        return summarize_all([arm.values for arm in self.arms], lower_is_better=bool(self.metric.lower_is_better))
 
     @property
     def usual_seeds(self) -> int:

@@ -12,7 +12,7 @@ from convjax.analysis.arms import Arms, group_runs
 from convjax.analysis.columns import difference_numbers, difference_text, panels_of, result_numbers, result_text
 from convjax.analysis.comparisons import BASELINE, compare_values, matches
 from convjax.analysis.render import Table
-from convjax.analysis.statistics import summarise_all
+from convjax.analysis.statistics import summarize_all
 from convjax.analysis.tables import Baseline, caption, difference_notes, interval_notes
 from convjax.analysis.wording import field_text, key_text, listed, some, unknown_name
 from convjax.config import RunConfig
@@ -86,7 +86,7 @@ def _levels_table(arms: Arms, levels: Sequence[_Level], notes: list[str], interv
         for index, level in enumerate(levels)
     ]
     comparisons = compare_values(means, bases, arms.metric, obstacles)
-    summaries = summarise_all(means, lower_is_better=bool(arms.metric.lower_is_better))
+    summaries = summarize_all(means, lower_is_better=bool(arms.metric.lower_is_better))
     names = [f"{level.factor}={field_text(level.value)}" for level in levels]
     numbers = [
         {"factor": level.factor, "level": level.value, "arms_averaged": level.averaged}

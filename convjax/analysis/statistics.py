@@ -70,7 +70,7 @@ class Summary:
     Attributes:
       n: seeds with a value; missing: seeds without one (not finite).
       mean, sd: NaN where n is 0; sd (ddof 1) is NaN where n is 1.
-      t_interval, bootstrap_interval: of the mean; None where there is none (see `summarise`).
+      t_interval, bootstrap_interval: of the mean; None where there is none (see `summarize`).
       best, worst: the extreme values, with their seeds (the lowest seed among equals); None where n is 0.
     """
 
@@ -117,17 +117,17 @@ class PairedComparison:
     constant: bool
 
 
-def summarise(values: Values, *, lower_is_better: bool = False) -> Summary:
+def summarize(values: Values, *, lower_is_better: bool = False) -> Summary:
     """Summary of one arm.
 
     There is no t interval for fewer than 2 seeds and no bootstrap interval for fewer than 3; neither where
     all values are equal. The bootstrap draws 4,999 resamples with a fixed generator: same values, same interval.
     """
-    return summarise_all([values], lower_is_better=lower_is_better)[0]
+    return summarize_all([values], lower_is_better=lower_is_better)[0]
 
 
-def summarise_all(arms: Sequence[Values], *, lower_is_better: bool = False) -> list[Summary]:
-    """`summarise` for every arm."""
+def summarize_all(arms: Sequence[Values], *, lower_is_better: bool = False) -> list[Summary]:
+    """`summarize` for every arm."""
     samples = [_finite(arm) for arm in arms]
     summaries = []
     for arm, sample, estimate in zip(arms, samples, _estimate_means(map(_vector, samples)), strict=True):
@@ -157,7 +157,7 @@ def prediction_interval(values: Values) -> Interval | None:
 
     mean +/- t sd sqrt(1 + 1/n), for roughly normal values; None for fewer than 2 seeds or where all values are equal.
     """
-    summary = summarise(values)
+    summary = summarize(values)
     if summary.t_interval is None:
         return None
     half = (summary.t_interval.high - summary.mean) * math.sqrt(summary.n + 1)

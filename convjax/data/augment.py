@@ -1,13 +1,13 @@
 """Random affine augmentation of training images on the device, as `convjax.notation` describes it.
 
 The transforms are those of Keras's legacy `ImageDataGenerator`, in its order, with one resampling: every output pixel
-is looked up at `rotate(shift(shear(zoom(flip(pixel)))))` about the image's centre, by bilinear interpolation as in
+is looked up at `rotate(shift(shear(zoom(flip(pixel)))))` about the image's center, by bilinear interpolation as in
 `scipy.ndimage.affine_transform(order=1)`. Three things to know:
 
 - Shear is in degrees, as in Keras since 2018, which makes the book's 0.2 next to nothing. The Keras of the book's
   time took radians; `chollet+shear=11.46` is that.
-- Keras 3 exchanges the two shifts and, where the image is not square, the coordinates of its centre. Here the height
-  shifts rows, and the centre is the centre.
+- Keras 3 exchanges the two shifts and, where the image is not square, the coordinates of its center. Here the height
+  shifts rows, and the center is the center.
 - `constant` is 0 as soon as a pixel falls outside, without a blend at the border, and `wrap` repeats with a period of
   one less than the size, first and last pixel being one. Both are SciPy's modes of that name.
 """
@@ -56,7 +56,7 @@ def sample(
 def matrices(draws: Draws, size: tuple[int, int]) -> Float[Array, "batch 2 3"]:
     """The maps from output to input pixels `(row, column)` of images of `size`: SciPy's `matrix`, then its `offset`.
 
-    With x the column and y the row from the centre, this is Keras's product of rotation, shift, shear and zoom,
+    With x the column and y the row from the center, this is Keras's product of rotation, shift, shear and zoom,
     written out (a matrix product would be rounded to fewer bits on accelerators), then the flip of x.
     """
     sine, cosine = jnp.sin(draws.angle), jnp.cos(draws.angle)
@@ -78,8 +78,8 @@ def apply(images: Images, matrices: Float[Array, "batch 2 3"], fill: Fill) -> Im
     columns = jnp.arange(width, dtype=jnp.float32)[None, None, :]
     weights = matrices[:, :, :, None, None]
     row, column = (weights[:, i, 0] * rows + weights[:, i, 1] * columns + weights[:, i, 2] for i in (0, 1))
-    top, bottom, down = _neighbours(row, height, fill)
-    left, right, across = _neighbours(column, width, fill)
+    top, bottom, down = _neighbors(row, height, fill)
+    left, right, across = _neighbors(column, width, fill)
     # One gather a corner within each image: the batch stays an axis, so that it can be spread over devices.
     flat = images.reshape(batch, height * width, channels)
 
@@ -107,7 +107,7 @@ def augment(images: Images, key: PRNGKeyArray, augmentation: Augmentation, first
     return apply(images, matrices(draws, size), augmentation.fill)
 
 
-def _neighbours(position: jax.Array, size: int, fill: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _neighbors(position: jax.Array, size: int, fill: str) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The pixels on both sides of a position along one axis, and the second's weight `[batch, height, width, 1]`."""
     last = size - 1
     if fill == "reflect":

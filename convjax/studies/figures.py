@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from convjax.analysis.metrics import Metric, metric_named
 from convjax.analysis.plots.parts import LABEL_WIDTH, WIDTH, set_log_ticks, tick_number, wrapped
 from convjax.analysis.plots.theme import FONT_SIZE, MARKERS, Theme, ThemedFigure, styled
-from convjax.analysis.statistics import Values, prediction_interval, summarise
+from convjax.analysis.statistics import Values, prediction_interval, summarize
 from convjax.studies.data_factor import DataFactor
 from convjax.studies.page import ClaimFigure
 
@@ -48,7 +48,7 @@ def accuracy_figure(
 
 
 def _mean(values: Values, metric: Metric) -> str:
-    return f"{metric.format(summarise(values).mean)} {metric.unit}".strip()
+    return f"{metric.format(summarize(values).mean)} {metric.unit}".strip()
 
 
 @styled
@@ -148,7 +148,7 @@ def _sample_plot(curves: Mapping[str, Mapping[int, Values]], factor: DataFactor,
 
 def means_and_halves(arms: Iterable[Values], scale: float) -> tuple[list[float], list[float]]:
     """Mean of each arm and half the width of its 95 % t interval, NaN if it has none, both times `scale`."""
-    summaries = [summarise(values) for values in arms]
+    summaries = [summarize(values) for values in arms]
     halves = [one.t_interval.high - one.mean if one.t_interval is not None else math.nan for one in summaries]
     return [scale * one.mean for one in summaries], [scale * half for half in halves]
 

@@ -20,7 +20,7 @@ from convjax.training.steps import Task, eval_step
 EVAL_CHUNK = 125
 """Images that evaluation computes together, at most: the fastest on CPU."""
 
-_EVAL_LANES = 2
+_CHUNKS_ABREAST = 2
 """Chunks that do not wait for each other: one uses the CPU's cores where the other leaves them idle (measured: 0.8 of
 the time)."""
 
@@ -82,14 +82,14 @@ def predict(
     """Logits of every image, in chunks of at most `EVAL_CHUNK`; no image is dropped."""
     largest = max(math.prod(shape) for layer in task.layers for shape in (layer.input_shape, layer.output_shape))
     chunk = max(1, min(EVAL_CHUNK, _EVAL_ENTRIES // largest))
-    count, lanes = images.shape[0], _EVAL_LANES if images.shape[0] > chunk else 1
-    turns = -(-count // (lanes * chunk))
-    padded = jnp.pad(images, ((0, turns * lanes * chunk - count), (0, 0), (0, 0), (0, 0)))
+    count, abreast = images.shape[0], _CHUNKS_ABREAST if images.shape[0] > chunk else 1
+    turns = -(-count // (abreast * chunk))
+    padded = jnp.pad(images, ((0, turns * abreast * chunk - count), (0, 0), (0, 0), (0, 0)))
     logits = lax.map(
-        lambda chunks: jnp.stack([eval_step(params, chunks[lane], task=task) for lane in range(lanes)]),
-        padded.reshape(turns, lanes, chunk, *images.shape[1:]),
+        lambda chunks: jnp.stack([eval_step(params, chunks[place], task=task) for place in range(abreast)]),
+        padded.reshape(turns, abreast, chunk, *images.shape[1:]),
     )
-    flat: jax.Array = logits.reshape(turns * lanes * chunk, -1)[:count]
+    flat: jax.Array = logits.reshape(turns * abreast * chunk, -1)[:count]
     return flat
 
 

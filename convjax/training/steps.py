@@ -209,7 +209,7 @@ def zero_sums() -> Sums:
 
 
 def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Grey levels 0..255 to 0..1, float32."""
+    """Gray levels 0..255 to 0..1, float32."""
     return images.astype(jnp.float32) / 255
 
 

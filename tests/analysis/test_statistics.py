@@ -28,8 +28,8 @@ from convjax.analysis.statistics import (
     paired,
     paired_all,
     seeds_needed,
-    summarise,
-    summarise_all,
+    summarize,
+    summarize_all,
     verdict,
 )
 
@@ -45,7 +45,7 @@ class TestSummary:
     def test_hand_computed(self):
         # mean 15/5 = 3; squared deviations 4+1+0+1+4 = 10, sd = sqrt(10/4); half-width = t(0.975, 4) * sd / sqrt(5),
         # where t(0.975, 4) = 2.776445 (any table): 2.776445 * 1.581139 / 2.236068 = 1.963243.
-        summary = summarise({3: 4.0, 0: 1.0, 1: 2.0, 4: 5.0, 2: 3.0})
+        summary = summarize({3: 4.0, 0: 1.0, 1: 2.0, 4: 5.0, 2: 3.0})
         assert summary.n == 5
         assert summary.mean == 3.0
         assert summary.sd == pytest.approx(1.5811388)
@@ -54,11 +54,11 @@ class TestSummary:
         assert (summary.best, summary.best_seed, summary.worst, summary.worst_seed) == (5.0, 4, 1.0, 0)
 
     def test_lower_is_better_turns_best_and_worst_round(self):
-        summary = summarise(by_seed([0.3, 0.1, 0.2]), lower_is_better=True)
+        summary = summarize(by_seed([0.3, 0.1, 0.2]), lower_is_better=True)
         assert (summary.best, summary.best_seed, summary.worst, summary.worst_seed) == (0.1, 1, 0.3, 0)
 
     def test_best_of_equals_is_the_lowest_seed(self):
-        summary = summarise({9: 0.5, 2: 0.5, 5: 0.4, 1: 0.4})
+        summary = summarize({9: 0.5, 2: 0.5, 5: 0.4, 1: 0.4})
         assert (summary.best_seed, summary.worst_seed) == (2, 1)
 
     @given(accuracies)
@@ -66,13 +66,13 @@ class TestSummary:
     def test_t_interval_is_statsmodels(self, values):
         assume(len(set(values)) > 1)
         low, high = DescrStatsW(values).tconfint_mean(alpha=0.05)
-        interval = summarise(by_seed(values)).t_interval
+        interval = summarize(by_seed(values)).t_interval
         assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
 
     @given(st.lists(st.lists(st.integers(0, 200), min_size=3, max_size=7), min_size=1, max_size=5))
     @settings(max_examples=20, deadline=None)
     def test_bootstrap_is_scipys_for_each_arm_alone(self, arms):
-        summaries = summarise_all([by_seed([9800 + value for value in values]) for values in arms])
+        summaries = summarize_all([by_seed([9800 + value for value in values]) for values in arms])
         for values, summary in zip(arms, summaries, strict=True):
             if len(set(values)) == 1:
                 assert summary.bootstrap_interval is None
@@ -88,21 +88,21 @@ class TestSummary:
     @given(st.permutations([9911, 9917, 9921, 9921, 9930]))
     @settings(max_examples=10, deadline=None)
     def test_bootstrap_of_fractions_is_that_of_counts(self, right):
-        counts, fractions = summarise(by_seed(right)), summarise(by_seed([count / 10_000 for count in right]))
+        counts, fractions = summarize(by_seed(right)), summarize(by_seed([count / 10_000 for count in right]))
         assert fractions.bootstrap_interval.low == pytest.approx(counts.bootstrap_interval.low / 10_000, abs=1e-12)
         assert fractions.bootstrap_interval.high == pytest.approx(counts.bootstrap_interval.high / 10_000, abs=1e-12)
 
     def test_bootstrap_hand_computed(self):
         # Two values in equal numbers, 0 and 1: the mean of a resample is Binomial(8, 1/2) / 8. Symmetric, so BCa is
         # the percentile interval: P(X <= 1) = 9/256 = 0.035 > 0.025 > P(X = 0), hence from 1/8 to 7/8.
-        interval = summarise(by_seed([0, 0, 0, 0, 1, 1, 1, 1])).bootstrap_interval
+        interval = summarize(by_seed([0, 0, 0, 0, 1, 1, 1, 1])).bootstrap_interval
         assert interval.low == pytest.approx(1 / 8)
         assert interval.high == pytest.approx(7 / 8)
 
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
     @settings(max_examples=60, deadline=None)
     def test_intervals_contain_the_mean_and_mean_lies_between_the_extremes(self, values):
-        summary = summarise(by_seed(values))
+        summary = summarize(by_seed(values))
         slack = 1e-12
         assert summary.worst - slack <= summary.mean <= summary.best + slack
         for interval in (summary.t_interval, summary.bootstrap_interval):
@@ -110,31 +110,31 @@ class TestSummary:
                 assert interval.low - slack <= summary.mean <= interval.high + slack
 
     def test_tiny_values_keep_their_bootstrap_interval(self):
-        large, tiny = summarise(by_seed([1.0, 2.0, 4.0])), summarise(by_seed([1e-130, 2e-130, 4e-130]))
+        large, tiny = summarize(by_seed([1.0, 2.0, 4.0])), summarize(by_seed([1e-130, 2e-130, 4e-130]))
         assert tiny.bootstrap_interval.low == pytest.approx(large.bootstrap_interval.low * 1e-130, rel=1e-9)
 
     def test_one_seed_has_no_spread(self):
-        summary = summarise({7: 0.99})
+        summary = summarize({7: 0.99})
         assert (summary.n, summary.mean, summary.best_seed, summary.worst_seed) == (1, 0.99, 7, 7)
         assert math.isnan(summary.sd)
         assert summary.t_interval is None
         assert summary.bootstrap_interval is None
 
     def test_two_seeds_have_a_t_interval_only(self):
-        summary = summarise(by_seed([0.98, 0.99]))
+        summary = summarize(by_seed([0.98, 0.99]))
         assert summary.t_interval is not None
         assert summary.bootstrap_interval is None
 
     def test_equal_values_have_no_interval(self):
-        summary = summarise(by_seed([0.1 + 0.2, 0.3, 0.3]))
+        summary = summarize(by_seed([0.1 + 0.2, 0.3, 0.3]))
         assert summary.sd == pytest.approx(0, abs=1e-15)
         assert summary.t_interval is None
         assert summary.bootstrap_interval is None
 
     def test_values_that_are_not_finite_are_counted_and_left_out(self):
-        summary = summarise({0: 0.5, 1: math.nan, 2: 0.7, 3: math.inf})
+        summary = summarize({0: 0.5, 1: math.nan, 2: 0.7, 3: math.inf})
         assert (summary.n, summary.missing, summary.mean) == (2, 2, pytest.approx(0.6))
-        nothing = summarise({0: math.nan})
+        nothing = summarize({0: math.nan})
         assert (nothing.n, nothing.missing, nothing.best_seed) == (0, 1, None)
         assert math.isnan(nothing.mean)
 
@@ -406,4 +406,4 @@ class TestSeedsNeeded:
 
 def test_intervals_are_at_the_level_that_is_written():
     assert statistics.LEVEL == 0.95
-    assert summarise(by_seed([1.0, 2.0])).t_interval.level == 0.95
+    assert summarize(by_seed([1.0, 2.0])).t_interval.level == 0.95

@@ -25,21 +25,21 @@ def overlap_add(pieces: Sequence[jax.Array], starts: Sequence[int], stride: int,
 
     Entry `j` of piece `i` is added at `starts[i] + stride * j`; what falls outside `[0, size)` is dropped.
     """
-    lanes = [
+    phases = [
         _sum_runs(
-            [piece for piece, start in zip(pieces, starts, strict=True) if start % stride == lane],
-            [start // stride for start in starts if start % stride == lane],
+            [piece for piece, start in zip(pieces, starts, strict=True) if start % stride == phase],
+            [start // stride for start in starts if start % stride == phase],
             -(-size // stride),
             axis,
             pieces[0],
         )
-        for lane in range(stride)
+        for phase in range(stride)
     ]
     if stride == 1:
-        return lanes[0]
-    shape = list(lanes[0].shape)
+        return phases[0]
+    shape = list(phases[0].shape)
     shape[axis] *= stride
-    return lax.slice_in_dim(jnp.stack(lanes, axis + 1).reshape(shape), 0, size, axis=axis)
+    return lax.slice_in_dim(jnp.stack(phases, axis + 1).reshape(shape), 0, size, axis=axis)
 
 
 def _sum_runs(pieces: Sequence[jax.Array], starts: Sequence[int], size: int, axis: int, like: jax.Array) -> jax.Array:
