@@ -78,7 +78,7 @@ def test_a_smoothed_gradient_is_the_mean_of_gradients(convnet):
         x = jax.lax.conv_general_dilated(
             scaled[None], params["conv2d_1"]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        maps = jax.nn.relu(x + params["conv2d_1"]["bias"])
+        maps = jax.nn.relu(x + params["conv2d_1"]["bias"][None, None, None])
         return (maps.reshape(-1) @ params["dense_1"]["kernel"])[wanted]
 
     slope = jax.jit(jax.grad(logit))
