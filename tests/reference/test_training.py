@@ -194,10 +194,10 @@ def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
 def test_pooling_and_its_gradient_agree_where_maxima_tie(kind, strides, window):
     """Where positions tie Keras gives all the gradient to the first; half the entries here are ties."""
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 2, (2, 7, 8, 3)).astype(np.float32)
+    x = jnp.asarray(rng.integers(0, 2, (2, 7, 8, 3)), jnp.float32)
     layer = {"max": keras.layers.MaxPooling2D, "avg": keras.layers.AveragePooling2D}[kind](window, strides=strides)
     function = {"max": max_pool, "avg": avg_pool}[kind]
-    weights = rng.standard_normal(layer.compute_output_shape(x.shape)).astype(np.float32)
+    weights = jnp.asarray(rng.standard_normal(layer.compute_output_shape(x.shape)), jnp.float32)
 
     expected, pull_back = jax.vjp(layer, x)
     actual, our_pull_back = jax.vjp(lambda x: function(x, window, strides), x)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from convjax.config import RunConfig
-from convjax.sweeps import run as run_module
+from convjax.sweeps import recorder
 from convjax.sweeps.frame import read_run, read_runs
 from convjax.sweeps.options import Options
 from convjax.sweeps.run import Silent, execute
@@ -28,7 +28,7 @@ from tests.helpers.sweeps import ROOT, outcome_and_weights
 def a_checkpoint_an_epoch():
     """However short the epoch was."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_SAVE_SECONDS", 1e-9)
+        patch.setattr(recorder, "_SAVE_SECONDS", 1e-9)
         yield
 
 
@@ -138,9 +138,9 @@ import sys
 from convjax.config import RunConfig
 from convjax.sweeps.options import Options
 from convjax.sweeps.run import Silent, execute
-import convjax.sweeps.run, convjax.training.checkpoint, convjax.training.loop  # the slow part, before the clock runs
+import convjax.sweeps.recorder, convjax.training.checkpoint, convjax.training.loop  # the slow part, before the clock runs
 
-convjax.sweeps.run._SAVE_SECONDS = 1e-9
+convjax.sweeps.recorder._SAVE_SECONDS = 1e-9
 print("ready", flush=True)
 config = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_units="8", epochs=6)
 execute([config], "study", Options(workdir=sys.argv[1]), Silent())

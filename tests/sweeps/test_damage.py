@@ -13,7 +13,7 @@ import pytest
 from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.files import DiskError
-from convjax.sweeps import run as run_module
+from convjax.sweeps import recorder
 from convjax.sweeps.frame import read_correct, read_run, read_runs
 from convjax.sweeps.options import Options, SweepOptions
 from convjax.sweeps.run import Silent, execute
@@ -31,7 +31,7 @@ CONFIG = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_unit
 def a_checkpoint_an_epoch():
     """However short the epoch was."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_SAVE_SECONDS", 1e-9)
+        patch.setattr(recorder, "_SAVE_SECONDS", 1e-9)
         yield
 
 
