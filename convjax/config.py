@@ -1,7 +1,7 @@
 """RunConfig: everything that determines a run's numbers, as one frozen value with a digest.
 
 `flags` makes a command-line flag of each field below, `studies` and `sweeps.grid` vary fields to make the arms of an
-experiment, `nn.geometry` plans the network that a configuration describes, and `training.steps` takes the rest.
+experiment, `nn.geometry` plans the network that a configuration describes, and `training` takes the rest.
 
 Each setting is described once, where it is declared: type, default, choices, range and help text. A setting left at
 its default never changes the digest of a run that was made before the setting existed.
@@ -44,7 +44,7 @@ LARGEST_SIDE = 4096
 
 _DIGEST_VERSION = 1
 _EVERY = "+"
-"""Behind one value of `pool`: pooling after the last convolution too."""
+"""Suffix of a value of `pool`: pool after the last convolution too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RunConfig:
     # fmt: off
     dataset: str = setting(
         "mnist", "mnist, fashion_mnist, kmnist, mnist_5k (embedded, no network), cats_vs_dogs, cats_vs_dogs_small, "
-        "folder:PATH (images, one sub-folder a class), or any TFDS image-classification name")
+        "folder:PATH (images, one sub-folder per class), or any TFDS image-classification name")
     model: str = setting(
         "convnet", "the chapter's convnet; the same with unshared weights (local); the dense baseline of the chapter "
         "before; the book's net for small data (cats and dogs, section 5.2)", choices=MODELS)
@@ -90,7 +90,7 @@ class RunConfig:
     learning_rate: float = setting(1e-3, "step size, after any warm-up", own={"small_data": 1e-4}, above=0)
     momentum: float = setting(0.0, "of sgd and rmsprop", minimum=0, below=1)
     weight_decay: float = setting(
-        0.0, "decoupled: each step also subtracts learning rate times this of every weight and bias", minimum=0)
+        0.0, "decoupled: each step also shrinks every parameter by learning rate times this", minimum=0)
     schedule: str = setting(
         "constant", "the learning rate after the warm-up: constant, or falling to 0 over the run", choices=SCHEDULES)
     warmup_steps: int = setting(0, "steps over which the learning rate rises linearly from 0", minimum=0)

@@ -63,7 +63,7 @@ def _help(metadata: Mapping[str, Any]) -> str:
 def define_run_flags() -> None:
     """Defines a flag for every field of `Options`, and what programs that run something share."""
     define_flags_of(Options)
-    flags.DEFINE_bool("progress", True, "show progress bars on a terminal; elsewhere one line an epoch")
+    flags.DEFINE_bool("progress", True, "show progress bars on a terminal; elsewhere one line per epoch")
     flags.DEFINE_bool("quick", False, "smoke run: mnist_5k, one epoch, two seeds; ends in seconds")
 
 

@@ -16,8 +16,8 @@ STUDY = Study(
     reading=(
         "All arms pad with 'same', because three valid convolutions of 5x5 or 7x7 do not fit a 28x28 image. So no arm "
         "has a border effect (experiments.padding varies it). A larger window has more parameters and more FLOPs. The "
-        "table shows both; --match=params or --match=flops takes channels away until all arms have as many. A 1x1 "
-        "window sees no neighbors: what it still learns comes from pooling."
+        "table shows both; --match=params or --match=flops scales every arm's channels until all have about as many. A "
+        "1x1 window sees no neighbors: what it still learns comes from pooling."
     ),
     axes={"kernel_size": ("1", "2", "3", "5", "7", "5-3-3", "7-5-3")},
     baseline={"kernel_size": "3"},

@@ -9,7 +9,7 @@ import pytest
 from convjax.config import RunConfig
 from convjax.convert import load_keras_model
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ def convert(*arguments):
 def run(tmp_path_factory):
     config = RunConfig(dataset="mnist_5k", train_size=200, epochs=1, **NETWORK)
     options = Options(workdir=str(tmp_path_factory.mktemp("runs")))
-    execute([config], "study", options, Silent())
+    execute([config], "study", options, Reporter())
     return Run.of(options.workdir, "study", config)
 
 

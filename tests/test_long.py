@@ -13,7 +13,7 @@ import pytest
 from convjax.config import RunConfig
 from convjax.sweeps.frame import find_runs, read_runs
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 from tests.helpers.sweeps import ROOT, begun
 
@@ -87,7 +87,7 @@ def test_two_hundred_epochs_take_no_more_memory_than_twenty(tmp_path):
     config = RunConfig(dataset="mnist_5k", train_size=1000, channels="8-8", dense_units="16", epochs=200)
     memory = []
 
-    class Watch(Silent):
+    class Watch(Reporter):
         def epoch(self, metrics, epochs):
             memory.append(resident())
 

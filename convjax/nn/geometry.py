@@ -360,7 +360,7 @@ def class_count(layers: Sequence[Layer]) -> int:
 
 
 def total_parameters(layers: Sequence[Layer]) -> int:
-    """Weights and biases of all layers."""
+    """Parameters of all layers, running statistics included."""
     return sum(layer.parameters for layer in layers)
 
 

@@ -1,4 +1,4 @@
-"""The layers: one small Linen module a kind, and the only place that says what a layer computes.
+"""The layers: one small Linen module per kind, with its parameters and what it computes.
 
 `nn.geometry.plan` decides which layers a network has and how large they are. `nn.models` makes these modules of the
 planned layers and chains them into a network; `nn.layerwise` runs them one at a time.
@@ -35,13 +35,13 @@ _bias_initializer = nn.initializers.zeros_init()
 _local_initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0, 1))
 
 STATISTICS = ("mean", "variance")
-"""Arrays that batch normalization keeps in evaluation's weights but that no gradient trains."""
+"""Batch normalization's running statistics: part of the weights, but not trained by gradients."""
 
 # Changing this changes what every run with permuted pixels has seen.
 _PERMUTATION_KEY = 784
 
 
-class Training(NamedTuple):
+class TrainingInputs(NamedTuple):
     """What only training gives to a layer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Conv2D(nn.Module):
         bias = self.param("bias", _bias_initializer, (self.filters,), jnp.float32)
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> OutputMap:
         kernel, bias = self.weights(x.shape[-1])
         y = conv2d(x, kernel, self.strides, self.padding, method=self.method)
         return ACTIVATIONS[self.activation](y + bias[None, None, None])
@@ -89,7 +89,7 @@ class LocallyConnected2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> OutputMap:
         shape = (*self.positions, *self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", _local_initializer, shape, jnp.float32)
         bias = self.param("bias", _bias_initializer, (*self.positions, self.filters), jnp.float32)
@@ -103,7 +103,7 @@ class MaxPooling2D(nn.Module):
     window: Window
     strides: Window
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> OutputMap:
         return max_pool(x, self.window, self.strides)
 
 
@@ -113,7 +113,7 @@ class AveragePooling2D(nn.Module):
     window: Window
     strides: Window
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> OutputMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> OutputMap:
         return avg_pool(x, self.window, self.strides)
 
 
@@ -128,7 +128,7 @@ class BatchNormalization(nn.Module):
     epsilon: float = 1e-3
 
     @nn.compact
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> FeatureMap:
         scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
         bias = self.param("bias", _bias_initializer, x.shape[-1:], jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:], jnp.float32)
@@ -150,7 +150,7 @@ class LayerNormalization(nn.Module):
     epsilon: float = 1e-3
 
     @nn.compact
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> FeatureMap:
         scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], jnp.float32)
         bias = self.param("bias", _bias_initializer, x.shape[-1:], jnp.float32)
         wide = x.astype(jnp.float32)
@@ -164,7 +164,7 @@ class Activation(nn.Module):
 
     activation: str
 
-    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, training: TrainingInputs | None = None) -> jax.Array:
         return ACTIVATIONS[self.activation](x)
 
 
@@ -176,20 +176,20 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Units, training: Training | None = None) -> OutputUnits:
+    def __call__(self, x: Units, training: TrainingInputs | None = None) -> OutputUnits:
         kernel = self.param("kernel", _kernel_initializer, (x.shape[-1], self.units), jnp.float32)
         bias = self.param("bias", _bias_initializer, (self.units,), jnp.float32)
         return ACTIVATIONS[self.activation](x @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None])
 
 
 class Logits(Dense):
-    """The last dense layer: one logit a class. Its softmax or sigmoid is part of the loss, where it is stable.
+    """The last dense layer: one logit per class. Its softmax or sigmoid is part of the loss, where it is stable.
 
     A single sigmoid unit z gives the logits (-z/2, z/2). Their softmax is (1 - sigmoid(z), sigmoid(z)) and their
     cross-entropy the binary one, so downstream code sees an ordinary two-class network.
     """
 
-    def __call__(self, x: Units, training: Training | None = None) -> Float[Array, "batch classes"]:
+    def __call__(self, x: Units, training: TrainingInputs | None = None) -> Float[Array, "batch classes"]:
         z = super().__call__(x, training)
         return jnp.concatenate([-z, z], axis=-1) / 2 if self.units == 1 else z
 
@@ -200,7 +200,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, training: TrainingInputs | None = None) -> jax.Array:
         if training is None:
             return x
         # A stream per dropout layer and a key per image: a part of a batch draws what the whole batch would.
@@ -210,7 +210,7 @@ class Dropout(nn.Module):
         def kept_entries(key: PRNGKeyArray) -> jax.Array:
             return jax.random.bernoulli(jax.random.fold_in(key, stream), keep, x.shape[1:])
 
-        # A product with the reciprocal: XLA turns a quotient by a constant into one, but not everywhere.
+        # XLA rewrites a division by a constant this way on some backends only; the bits must agree.
         scale = (np.float32(1) / keep).astype(x.dtype)
         return jnp.where(jax.vmap(kept_entries)(training.keys), x * scale, jnp.zeros((), x.dtype))
 
@@ -218,21 +218,21 @@ class Dropout(nn.Module):
 class Flatten(nn.Module):
     """All positions and channels of a feature map as one vector."""
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> Units:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> Units:
         return x.reshape(x.shape[0], -1)
 
 
 class GlobalAveragePooling2D(nn.Module):
     """The mean of each channel over all positions."""
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> Units:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> Units:
         return x.mean((1, 2))
 
 
 class PermutePixels(nn.Module):
     """The pixels of every image in one fixed random order; the channels of a pixel stay together."""
 
-    def __call__(self, x: FeatureMap, training: Training | None = None) -> FeatureMap:
+    def __call__(self, x: FeatureMap, training: TrainingInputs | None = None) -> FeatureMap:
         order = _pixel_order(x.shape[1] * x.shape[2])
         return x.reshape(x.shape[0], -1, x.shape[-1])[:, order].reshape(x.shape)
 

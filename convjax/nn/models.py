@@ -8,9 +8,9 @@ The chapter's network is planned as
     Conv2D(64, 3x3, relu)
     Flatten  Dense(64, relu)  Dense(10)
 
-and the module computes just these layers, one after the other: `layer_module` below makes the module of each. Runs of
-convolutions with their poolings go through `nn.conv.conv_stack`, which computes them together: the same result, several
-times faster on a CPU.
+and the module gives what these layers give one after the other: `layer_module` below makes the module of each. Runs of
+convolutions with their poolings go through `nn.conv.conv_stack`, which computes them together, several times faster on
+a CPU; tests hold the two equal.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from convjax.nn.layers import (
     Logits,
     MaxPooling2D,
     PermutePixels,
-    Training,
+    TrainingInputs,
 )
 
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "avg"}
@@ -62,10 +62,11 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width channels"], training: Training | None = None
+        self, images: Float[Array, "batch height width channels"], training: TrainingInputs | None = None
     ) -> Float[Array, "batch classes"]:
         """The logits; `training` is None in evaluation."""
         x = images.astype(self.dtype)
+        # Dropout does nothing in evaluation, and would separate convolutions that can be computed together.
         layers = [layer for layer in self.layers if training is not None or layer.kind != "Dropout"]
         for stage in stages(layers):
             if stage[0].kind == "Conv2D":

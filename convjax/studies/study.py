@@ -108,7 +108,7 @@ def define_flags(*, seeds: int, match: Match = "") -> None:
 def define_sweep_flags(*, seeds: int | None) -> None:
     """Defines the flags of `SweepOptions` and of the seeds; `seeds` None leaves their number to each study."""
     define_flags_of(SweepOptions)
-    flags.DEFINE_alias("lanes", "replicas")
+    flags.DEFINE_alias("lanes", "replicas")  # its name in 0.1.0
     flags.DEFINE_integer("seeds", seeds, "seeds 0 to N-1 of every arm", 1)
     flags.DEFINE_integer("seed", 0, "the first seed", 0)
     flags.DEFINE_bool("dry_run", False, "show the plan and stop")
@@ -157,16 +157,6 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
     return RunConfig.from_dict(base), arms
 
 
-def _baseline(study: Study, arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The baseline's fields: the study's where there is such an arm, else the first arm's."""
-    wanted = {name: str(value) for name, value in study.baseline.items()}
-    return wanted if wanted and any(_agrees(arm, wanted) for arm in arms) else dict(arms[0])
-
-
-def _agrees(arm: Mapping[str, str], fields: Mapping[str, str]) -> bool:
-    return all(arm.get(name, value) == value for name, value in fields.items())
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """A study as the flags describe it: its arms, its runs, how they are done, and the baseline's fields."""
@@ -182,7 +172,7 @@ class Layout:
         """Where the runs and the answer are."""
         return Path(self.sweep.options.workdir) / self.study.name
 
-    @property
+    @functools.cached_property
     def details(self) -> str:
         """The study's text about its arms."""
         return "" if self.study.details is None else self.study.details(self.grid.arms)
@@ -207,8 +197,8 @@ class Layout:
         labels: dict[RunConfig, str] = {}
         costs: dict[RunConfig, Cost] = {}
         for arm, configs in zip(self.grid.arms, self.sweep.arms, strict=True):
-            config = arm.config
-            dataset = sweeps.load_dataset(config.dataset, self.sweep.options.data_dir, 0, 0, **config.data_settings)
+            name, settings = arm.config.dataset, arm.config.data_settings
+            dataset = sweeps.load_dataset(name, self.sweep.options.data_dir, 0, 0, **settings)
             for config in configs:
                 labels[config] = f"{arm.label} seed {config.seed}"
                 costs[config] = sweeps.Cost.of(config, arm.flops, len(dataset.train.labels))
@@ -247,13 +237,12 @@ def lay_out(study: Study) -> Layout:
     """
     values = flags.FLAGS
     base, arms = arms_from_flags(study)
-    baseline = _baseline(study, arms)
     grid = make_grid(
         base,
         arms,
         functools.partial(data.image_info, data_dir=values.data_dir),
         match=values.match if "match" in values and values["match"].present else study.match,
-        reference=next(arm for arm in arms if _agrees(arm, baseline)),
+        baseline={name: str(value) for name, value in study.baseline.items()},
     )
     for arm in grid.invalid:
         print(f"impossible: {arm.label}: {arm.reason}", file=sys.stderr)
@@ -265,7 +254,7 @@ def lay_out(study: Study) -> Layout:
     seeds = range(values.seed, values.seed + count)
     runs = tuple(tuple(arm.runs(seeds)) for arm in grid.arms)
     sweep = sweeps.Sweep(study.name, runs, options_from_flags())
-    return Layout(study, grid, sweep, options_from_flags(SweepOptions), baseline)
+    return Layout(study, grid, sweep, options_from_flags(SweepOptions), grid.baseline)
 
 
 def do(layout: Layout) -> int:

@@ -37,7 +37,6 @@ from .options import Options as Options
 from .options import SweepOptions as SweepOptions
 from .progress import make_reporter as make_reporter
 from .run import Reporter as Reporter
-from .run import Silent as Silent
 from .run import dataset_of as dataset_of
 from .run import execute as execute
 from .run import load_dataset as load_dataset

@@ -7,12 +7,12 @@ from contextlib import ExitStack, suppress
 from convjax.config import RunConfig
 from convjax.files import DiskError
 from convjax.sweeps.lock import Lock, Locked
-from convjax.sweeps.run import Reporter, Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.sweep import Sweep
 
 
 def attempt(
-    sweep: Sweep, configs: Sequence[RunConfig], started: Callable[[RunConfig], Reporter] = lambda config: Silent()
+    sweep: Sweep, configs: Sequence[RunConfig], started: Callable[[RunConfig], Reporter] = lambda config: Reporter()
 ) -> bool:
     """Does those of `configs` that are todo and not locked by another process; several are trained together.
 
@@ -47,7 +47,7 @@ def attempt(
 def _train(sweep: Sweep, configs: Sequence[RunConfig], reporter: Reporter, locks: Sequence[Lock]) -> None:
     try:
         execute(configs, sweep.experiment, sweep.options, reporter, locks=locks)
-    except (Locked, DiskError):
+    except (Locked, DiskError, FloatingPointError):  # the last of --debug_nans, which stops everything
         raise
     except Exception as error:
         todo = sweep.todo(configs)

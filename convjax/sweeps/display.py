@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich.progress
 
 from convjax.config import RunConfig
+from convjax.sweeps.run import Reporter
 from convjax.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class SweepDisplay:
         return f"{seconds / 86400:.1f} days"
 
 
-class RunDisplay:
+class RunDisplay(Reporter):
     """The Reporter of a run within a sweep."""
 
     def __init__(self, sweep: SweepDisplay, config: RunConfig) -> None:

@@ -113,7 +113,7 @@ def _damaged_checkpoints(run: Run) -> dict[str, str]:
         task = training.steps.Task.of(config, tuple(data["image_shape"]), data["num_classes"], data["train_examples"])
     except (UserError, KeyError, TypeError):
         return {}  # config.json does not describe the data; the run will tell when it goes on
-    like = training.checkpoint.shape_of(task)
+    like = training.steps.state_shape(task)
     kept = training.checkpoint.Checkpoints(run.path, read_only=True)
     try:
         return {f"checkpoint {step}": reason for step, reason in kept.damage(like).items()}

@@ -35,6 +35,11 @@ class Arm:
         """`kernel_size=3 padding=same`, or `base` if nothing differs."""
         return _label(self.overrides)
 
+    def has(self, fields: Mapping[str, str]) -> bool:
+        """Whether this arm has these values, in flag notation, of the fields that it sets."""
+        own = dict(self.overrides)
+        return all(own.get(name, value) == value for name, value in fields.items())
+
     def runs(self, seeds: Iterable[int]) -> list[RunConfig]:
         """The arm's configuration with each seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
@@ -54,6 +59,7 @@ class Grid:
 
     arms: tuple[Arm, ...]
     invalid: tuple[InvalidArm, ...] = ()
+    baseline: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def require_valid(self) -> None:
         """Refuses a grid with impossible arms.
@@ -86,7 +92,7 @@ def make_grid(
     image_info: Callable[..., tuple[tuple[int, int, int], int]],
     *,
     match: Match = "",
-    reference: Overrides | None = None,
+    baseline: Mapping[str, str] | None = None,
 ) -> Grid:
     """The arms that `changes` describe, relative to `base`.
 
@@ -95,11 +101,11 @@ def make_grid(
       changes: the fields in which each arm differs from `base`. Equal configurations become one arm.
       image_info: gives image shape and number of classes of a data set by its name and `RunConfig.data_settings`.
       match: scale all channels of each arm (in a dense net, all hidden units) by one factor, which brings its
-        parameters (`params`) or FLOPs (`flops`) as close as possible to those of the reference arm.
-      reference: the arm to match; by default the first.
+        parameters (`params`) or FLOPs (`flops`) as close as possible to those of the baseline.
+      baseline: fields of the arm to match, and to compare the others with; the first arm where no arm has these.
 
     Raises:
-      UserError: an unknown field, or a reference that is itself impossible.
+      UserError: an unknown field.
     """
     if not changes:
         raise UserError("the grid is empty; give at least one value to every flag")
@@ -118,19 +124,23 @@ def make_grid(
     def size(arm: Arm) -> int:
         return arm.flops if match == "flops" else arm.parameters
 
-    target = size(build(changes[0] if reference is None else reference)) if match else 0
     arms: dict[RunConfig, Arm] = {}
     invalid: list[InvalidArm] = []
+    possible: list[tuple[Overrides, Arm]] = []
     for change in changes:
         try:
-            arm = build(change)
-            if match and (arm.config.layer_channels or arm.config.hidden_units):
-                arm = _match(functools.partial(build, change), arm, size, target)
+            possible.append((change, build(change)))
         except UserError as error:
             invalid.append(InvalidArm(_label(change.items()), str(error)))
-        else:
-            arms.setdefault(arm.config, arm)
-    return Grid(tuple(arms.values()), tuple(invalid))
+    chosen = next((arm for _, arm in possible if baseline and arm.has(baseline)), possible[0][1] if possible else None)
+    for change, arm in possible:
+        if match and chosen and (arm.config.layer_channels or arm.config.hidden_units):
+            arm = _match(functools.partial(build, change), arm, size, size(chosen))
+        arms.setdefault(arm.config, arm)
+    if chosen is None:
+        return Grid((), tuple(invalid))
+    named = baseline if baseline and chosen.has(baseline) else dict(chosen.overrides)
+    return Grid(tuple(arms.values()), tuple(invalid), named)
 
 
 def _with_model(config: RunConfig, model: str) -> RunConfig:

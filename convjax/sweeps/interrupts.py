@@ -19,22 +19,27 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     a step of minutes), the process exits, and the run resumes from its newest checkpoint on disk.
     """
     requested = threading.Event()
-    leave = threading.Timer(_GRACE_SECONDS, os._exit, [_INTERRUPTED])
-    leave.daemon = True
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
         return
+    leave = threading.Timer(_GRACE_SECONDS, os._exit, [_INTERRUPTED])
+    leave.daemon = True
 
     def request(number: int, frame: object) -> None:
         if requested.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if number == signal.SIGTERM and not leave.is_alive():
+        if number == signal.SIGTERM and leave.ident is None:
             leave.start()
         requested.set()
 
+    def asked() -> bool:
+        if requested.is_set():
+            leave.cancel()  # whoever asked now saves a checkpoint, which may take longer
+        return requested.is_set()
+
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield requested.is_set
+        yield asked
     finally:
         leave.cancel()
         for number, handler in previous.items():

@@ -1,31 +1,26 @@
 """What a run shows: a progress bar per epoch on a terminal, elsewhere a line per epoch."""
 
 import sys
-from typing import TYPE_CHECKING
 
 import rich.progress
 
-if TYPE_CHECKING:
-    from convjax.sweeps.run import Reporter
-    from convjax.training.hooks import EpochMetrics, Progress
+from convjax.sweeps.run import Reporter
+from convjax.training.hooks import EpochMetrics, Progress
 
 
-def make_reporter(progress: bool) -> "Reporter":
+def make_reporter(progress: bool) -> Reporter:
     """A Reporter with bars if `progress` is wanted and stdout is a terminal, otherwise one with lines."""
     return Bars() if progress and sys.stdout.isatty() else Lines()
 
 
-class Lines:
+class Lines(Reporter):
     """One line per epoch, for logs."""
 
     def message(self, text: str) -> None:
         """Prints a line."""
         print(text, flush=True)
 
-    def progress(self, progress: "Progress") -> None:
-        """Prints nothing between epochs."""
-
-    def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
+    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
         """Prints the epoch's metrics."""
         self.message(epoch_line(metrics, epochs))
 
@@ -36,7 +31,7 @@ class Bars(Lines):
     def __init__(self) -> None:
         self._bar: rich.progress.Progress | None = None
 
-    def progress(self, progress: "Progress") -> None:
+    def progress(self, progress: Progress) -> None:
         """Starts or moves the bar."""
         if self._bar is None:
             self._bar = rich.progress.Progress(
@@ -57,7 +52,7 @@ class Bars(Lines):
             means=f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}",
         )
 
-    def epoch(self, metrics: "EpochMetrics", epochs: int) -> None:
+    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
         """Replaces the bar with the epoch's line."""
         if self._bar is not None:
             self._bar.stop()
@@ -65,7 +60,7 @@ class Bars(Lines):
         super().epoch(metrics, epochs)
 
 
-def epoch_line(metrics: "EpochMetrics", epochs: int) -> str:
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     """`epoch 1/5  loss 0.1712  accuracy 94.70%  8.1 s`, and the validation metrics if there are any."""
     parts = [
         f"epoch {metrics.epoch}/{epochs}",

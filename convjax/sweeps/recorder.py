@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convjax.training.divergence import Divergence
 
 _SAVE_SECONDS = 2.0
-"""Shorter epochs are not all kept: on a few dozen images a checkpoint would take longer than an epoch."""
+"""Least time between two checkpoints at ends of epochs: with a few dozen images a checkpoint takes longer."""
 
 
 class Interval:
@@ -49,6 +49,7 @@ class Recorder:
 
     Attributes:
       resumed_at: the step that training resumed from; 0 for a fresh start.
+      earlier_seconds: of the epochs before it.
       divergence: what `fit` reported, if the loss became NaN or infinite.
     """
 
@@ -56,6 +57,7 @@ class Recorder:
         """`keep` is how many of the newest checkpoints to keep; None for all."""
         self.run, self.config, self._task, self._keep_all = run, config, task, keep is None
         self.resumed_at = 0
+        self.earlier_seconds = 0.0
         self.divergence: Divergence | None = None
         self._saved = Interval(_SAVE_SECONDS)
         self._checkpoints = training.Checkpoints(run.path, keep=keep)
@@ -69,7 +71,7 @@ class Recorder:
         """
         state = self._checkpoints.restore(like, refuse=self._without_metrics())
         self.resumed_at = 0 if state is None else int(state.step)
-        self.run.keep_metrics(self.resumed_at)
+        self.run.truncate_metrics(self.resumed_at)
         self.earlier_seconds = sum(line["seconds"] for line in self.run.metrics())
         if self._tensorboard:
             self._events = _event_writer(self.run.path / "tensorboard", self.resumed_at)
@@ -104,7 +106,7 @@ class Recorder:
 
     def finish(self, state: TrainState, evaluation: Evaluation, dataset: Dataset, seconds: dict[str, float]) -> None:
         """Writes the predictions and the result, which makes the run done."""
-        # Epochs before a resumption count as if the run had never been interrupted.
+        # Whole epochs before a resumption count; the interrupted part of an epoch does not.
         seconds = {**seconds, **{part: seconds[part] + self.earlier_seconds for part in ("train", "total")}}
         result = {
             **self._outcome(state, evaluation, dataset),

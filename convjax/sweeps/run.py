@@ -1,8 +1,8 @@
-"""One run, from a RunConfig to a finished run directory. Here training meets the world.
+"""One run, from a RunConfig to a finished run directory: training, with files, locks, signals and the terminal.
 
-`studies.study` and `sweeps.runner` call `execute` with configurations; `training.loop.fit` trains them; the numbers go
-into a `store.Run`, from which `sweeps.frame` makes the rows of a table. Several configurations that differ only in seed
-and learning rate train together, as replicas.
+`sweeps.attempts` and `experiments.train` call `execute` with configurations; `training.loop.fit` trains them; the
+numbers go into a `store.Run`, from which `sweeps.frame` makes the rows of a table. Several configurations that differ
+only in seed and learning rate train together, as replicas.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from convjax import data, training
 from convjax.config import FOLDER, RunConfig
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from convjax.training.divergence import Divergence
 
 
-class Reporter(Protocol):
-    """What a run reports while it trains."""
+class Reporter:
+    """Told what a run does while it trains; by default says nothing."""
 
     def message(self, text: str) -> None:
         """A line for the user."""
@@ -42,19 +42,6 @@ class Reporter(Protocol):
 
     def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch is over."""
-
-
-class Silent:
-    """A Reporter that says nothing."""
-
-    def message(self, text: str) -> None:
-        """See Reporter."""
-
-    def progress(self, progress: Progress) -> None:
-        """See Reporter."""
-
-    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
-        """See Reporter."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -117,7 +104,7 @@ def execute(
 
     Args:
       configs: the runs.
-      experiment: whose they are.
+      experiment: that they belong to.
       options: how to run them.
       reporter: told what happens.
       locks: of the runs, where the caller holds them already.
@@ -167,17 +154,17 @@ class _Session:
         self.streaming = training.feed.must_stream(options.streaming, train, options.memory_limit)
         self.clock = training.Clock(data=time.perf_counter() - started)
 
-    def hold(self) -> None:
-        """Before a write: the runs must still be ours."""
+    def require_locks(self) -> None:
+        """Checks before a write that no other process has taken a run over."""
         for lock in self._locks:
             lock.require()
 
     def train(self, runs: Sequence[Run], configs: Sequence[RunConfig]) -> None:
         """Trains the runs, together where they resume from the same step, and writes their results."""
-        self.hold()
+        self.require_locks()
         devices = training.devices.choose(self.options.devices, runs=len(runs))
         details = {
-            "data": describe(self.dataset),
+            "data": data_record(self.dataset),
             "streaming": self.streaming,
             **training.backend.environment(),
             "devices_used": devices.count,
@@ -194,7 +181,7 @@ class _Session:
                     tensorboard=self.options.tensorboard,
                 )
                 stack.enter_context(closing(recorder))
-                state = recorder.restore(training.checkpoint.shape_of(self.task))
+                state = recorder.restore(training.steps.state_shape(self.task))
                 if state is None:
                     state = training.initial_state(config, self.task)
                 else:
@@ -214,10 +201,9 @@ class _Session:
         chunk = 0
         if self.streaming:
             chunk = training.feed.chunk_steps(self.dataset.train, self.config.batch_size, replicas)
-        compile = functools.partial(
-            training.Program.compile, task, replicas=replicas, chunk_steps=chunk, devices=devices
+        program = self.clock.timed(
+            "compile", training.Program.compile, task, replicas=replicas, chunk_steps=chunk, devices=devices
         )
-        program = self.clock.timed("compile", compile)
         hooks = _Recording(self, recorders, should_stop)
         try:
             seeds = [recorder.config.seed for recorder in recorders]
@@ -226,10 +212,12 @@ class _Session:
             hooks.save(interrupted.states)
             raise KeyboardInterrupt from None
         hooks.save(states)
-        evaluate = functools.partial(training.evaluate, split=self.dataset.test, devices=devices)
-        evaluations = [self.clock.timed("eval", evaluate, task, state.result_params) for state in states]
+        evaluations = [
+            self.clock.timed("eval", training.evaluate, task, state.result_params, self.dataset.test, devices=devices)
+            for state in states
+        ]
         spent = {**dataclasses.asdict(self.clock), "total": time.perf_counter() - started}
-        self.hold()
+        self.require_locks()
         for recorder, state, evaluation in zip(recorders, states, evaluations, strict=True):
             if self.config.early_stopping:
                 self.reporter.message(recorder.best_line(state))
@@ -253,9 +241,10 @@ class _Recording(Hooks):
         diagnostics: dict[str, LayerNumbers] = {}
         if session.options.diagnostics:
             train = session.dataset.train
-            measure = functools.partial(training.layer_diagnostics, task=session.task)
-            diagnostics = session.clock.timed("eval", measure, state.weights, train.images, train.labels)
-        session.hold()
+            diagnostics = session.clock.timed(
+                "eval", training.layer_diagnostics, state.weights, train.images, train.labels, task=session.task
+            )
+        session.require_locks()
         recorder.epoch(metrics, diagnostics)
         if recorder.checkpoint_is_due():
             recorder.save(state)
@@ -263,7 +252,7 @@ class _Recording(Hooks):
         session.reporter.epoch(metrics, session.config.epochs)
 
     def on_pause(self, index: int, state: TrainState) -> None:
-        self._session.hold()
+        self._session.require_locks()
         self._recorders[index].save(state)
         self._pause.restart()
 
@@ -281,12 +270,12 @@ class _Recording(Hooks):
 
     def save(self, states: Sequence[TrainState]) -> None:
         """Keeps a checkpoint of each replica."""
-        self._session.hold()
+        self._session.require_locks()
         for recorder, state in zip(self._recorders, states, strict=True):
             recorder.save(state)
 
 
-def describe(dataset: data.Dataset) -> dict[str, Any]:
+def data_record(dataset: data.Dataset) -> dict[str, Any]:
     """The data as config.json describes it."""
     return {
         "fingerprint": dataset.fingerprint,

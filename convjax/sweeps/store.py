@@ -260,7 +260,7 @@ class Run:
         """The last complete line of metrics.jsonl."""
         return last_line(self._metrics_path)
 
-    def keep_metrics(self, until_step: int) -> int:
+    def truncate_metrics(self, until_step: int) -> int:
         """Drops the lines after `until_step`, whose epochs will run again, and returns how many are left.
 
         Raises:

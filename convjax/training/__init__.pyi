@@ -7,6 +7,7 @@ from . import evaluation as evaluation
 from . import feed as feed
 from . import hooks as hooks
 from . import loop as loop
+from . import optimizers as optimizers
 from . import program as program
 from . import steps as steps
 from .checkpoint import Checkpoints as Checkpoints

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from convjax.config import RunConfig
 from convjax.errors import UserError
-from convjax.training.steps import Task, TrainState, create_train_state, make_keys
+from convjax.training.steps import Task, TrainState, state_shape
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -107,7 +107,7 @@ class Checkpoints:
                 return state
             if set_aside:
                 self._set_aside(step)
-            _log.warning("checkpoint %s in %s is damaged (%s); using an older one", step, self._folder, reason)
+            _log.warning("checkpoint %s in %s is damaged (%s)", step, self._folder, reason)
         return None
 
     def damage(self, like: TrainState) -> dict[int, str]:
@@ -183,11 +183,6 @@ def state_digest(state: Any) -> str:
     return digest.hexdigest()
 
 
-def shape_of(task: Task) -> TrainState:
-    """Shapes and types of a task's state, to restore checkpoints into."""
-    return jax.eval_shape(lambda: create_train_state(make_keys(0).init, 0.0, task=task))
-
-
 def kept_steps(run_dir: Path) -> list[int]:
     """The steps of a run folder's checkpoints, oldest first."""
     folder = Path(run_dir) / FOLDER
@@ -216,7 +211,7 @@ def load_params(run_dir: Path, step: int | None = None) -> tuple[RunConfig, Task
         kept = ", ".join(map(str, kept_steps(run_dir)))
         raise UserError(f"{run_dir} has no checkpoint of step {step}; kept are: {kept}")
     checkpoints = Checkpoints(run_dir, read_only=True)
-    state = checkpoints.restore(shape_of(task), set_aside=False, only=step)
+    state = checkpoints.restore(state_shape(task), set_aside=False, only=step)
     checkpoints.close()
     if state is None:
         which = "" if step is None else f" of step {step}"

@@ -38,7 +38,7 @@ def layer_diagnostics(
 
     - `weight_norm`: L2 norm of the layer's kernel and bias together.
     - `gradient_norm`: L2 norm of the layer's part of the gradient of the mean loss over the first `SAMPLE` images,
-      without dropout and augmentation.
+      without dropout, augmentation and label smoothing.
     - `dead_channels`: share of the layer's channels (units of a dense layer) whose output is the same for all of these
       images at all positions. With relu that is a filter that never fires. The classifier is left out.
     """

@@ -21,8 +21,7 @@ EVAL_CHUNK = 125
 """Images that evaluation computes together, at most: the fastest on CPU."""
 
 _CHUNKS_ABREAST = 2
-"""Chunks that do not wait for each other: one uses the CPU's cores where the other leaves them idle (measured: 0.8 of
-the time)."""
+"""Chunks per turn, independent of each other: one uses cores that the other leaves idle (measured: 0.8 of the time)."""
 
 _EVAL_ENTRIES = 2**24
 """Largest feature map of a chunk, in entries: large images are evaluated in smaller chunks."""

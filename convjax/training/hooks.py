@@ -1,4 +1,4 @@
-"""What `fit` tells its caller, and asks it. No JAX, so that terminals and stores can speak of it without loading it."""
+"""What `fit` tells its caller, and asks it. Display and store code can import these types without JAX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class EpochMetrics:
-    """One line of metrics.jsonl. `train_*` are means over the epoch's batches, each measured before its update.
+    """One line of metrics.jsonl. `train_*` are means over the epoch's images, each batch measured before its update.
 
     The area under the ROC curve is that of two classes; None where there are more.
     """

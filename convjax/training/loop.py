@@ -1,14 +1,13 @@
-"""fit: the training loop. Pure but for its hooks, which the caller fills with side effects.
+"""fit: the training loop. Its side effects are its hooks, which the caller fills, and its clock.
 
 `sweeps.run` compiles a `Program`, restores or makes the states, and calls `fit` with hooks that write metrics and
 checkpoints. The steps themselves are in `training.steps`.
 
-Several replicas, runs that differ only in seed and learning rate, train together from the same step on. A replica that
-has ended, because it diverged or stopped early, computes on until all have ended; its state was taken when it ended.
+Several replicas, runs that differ only in seed and learning rate, train together from the same step on. The state of a
+replica is taken when it ends. One that stopped early then computes on, ignored; one that diverged is frozen.
 """
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +43,10 @@ class Clock:
     train: float = 0.0
     eval: float = 0.0
 
-    def timed(self, part: str, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(*arguments)`, waited for; its time is added to `part`."""
+    def timed(self, part: str, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+        """What `function` returns for the arguments, waited for; its time is added to `part`."""
         start = time.perf_counter()
-        result: T = jax.block_until_ready(function(*arguments))
+        result: T = jax.block_until_ready(function(*arguments, **keywords))
         setattr(self, part, getattr(self, part) + time.perf_counter() - start)
         return result
 
@@ -83,7 +82,8 @@ def fit(
       Interrupted: `hooks.should_stop()` was True.
     """
     task, hooks, clock = program.task, hooks or Hooks(), clock or Clock()
-    assert not task.config.early_stopping or dataset.validation is not None
+    if task.config.early_stopping and dataset.validation is None:
+        raise ValueError("early stopping needs validation images")
     group = _Group(program, states, seeds)
     if program.chunk_steps:
         feeds: Streamed | Resident = Streamed(dataset.train, program.chunk_steps, program.put)
@@ -106,6 +106,7 @@ class _Group:
     def __init__(self, program: Program, states: Sequence[TrainState], seeds: Sequence[int]):
         self.program, self.task, self.size = program, program.task, len(seeds)
         self.keys = [make_keys(seed) for seed in seeds]
+        self.stride = _FIRST_LOOK
         self._ended = {index: state for index, state in enumerate(states) if is_over(state, self.task)}
         steps = {int(states[index].step) for index in self.active}
         if len(steps) > 1:
@@ -169,15 +170,15 @@ class _Group:
 def _train_one_epoch(group: _Group, feeds: Streamed | Resident, epoch: int, hooks: Hooks, clock: Clock) -> None:
     """Trains the rest of an epoch, looking at the device a few times a second."""
     task, steps = group.task, group.task.steps_per_epoch
-    step, stride = group.step - epoch * steps, _FIRST_LOOK
+    step = group.step - epoch * steps
     order = clock.timed("train", group.program.order, group.keys, epoch)
     for feed in clock.each("data", feeds.epoch(order, step)):
         while step < feed.stop and group.active:
-            stop = min(step + stride, feed.stop)
+            stop = min(step + group.stride, feed.stop)
             started = time.perf_counter()
             clock.timed("train", group.advance, feed, step, stop, hooks)
             rate = (stop - step) / max(time.perf_counter() - started, 1e-6)
-            step, stride = stop, max(1, int(rate * _LOOK_SECONDS))
+            step, group.stride = stop, max(1, int(rate * _LOOK_SECONDS))
             if group.active:
                 loss, accuracy = (float(np.mean(values[group.active])) for values in group.means())
                 hooks.on_progress(Progress(epoch + 1, task.config.epochs, step, steps, loss, accuracy))
@@ -197,11 +198,12 @@ def _finish_epoch(group: _Group, dataset: Dataset, epoch: int, started: float, h
     if not group.active:
         return
     losses, accuracies = group.means()
+    seconds = (time.perf_counter() - started) / group.size
     for index in group.active:
         state, scores = states[index], None
         if dataset.validation is not None:
-            validate = functools.partial(evaluate, task, state.weights, dataset.validation)
-            scores = clock.timed("eval", functools.partial(validate, devices=group.program.devices))
+            devices = group.program.devices
+            scores = clock.timed("eval", evaluate, task, state.weights, dataset.validation, devices=devices)
         metrics = EpochMetrics(
             epoch=epoch + 1,
             step=int(state.step),
@@ -210,7 +212,7 @@ def _finish_epoch(group: _Group, dataset: Dataset, epoch: int, started: float, h
             validation_loss=scores.loss if scores else None,
             validation_accuracy=scores.accuracy if scores else None,
             learning_rate=float(task.learning_rate(state.learning_rate, state.step - 1)),
-            seconds=(time.perf_counter() - started) / group.size,
+            seconds=seconds,
             validation_auc=scores.auc if scores else None,
         )
         state = state.replace(sums=zero_sums())

@@ -20,8 +20,8 @@ from convjax.training.steps import (
     Task,
     TrainState,
     epoch_order,
-    initial_state,
     make_keys,
+    state_shape,
     train_epoch,
 )
 
@@ -32,6 +32,7 @@ class Program:
 
     Attributes:
       train: `train_epoch` without its `task`; it consumes its state.
+      task: what it trains.
       replicas: 0 for a single run. Else states, orders and keys have a leading axis of this length, a multiple of the
         number of devices.
       chunk_steps: steps in one call's data where it is streamed; 0 where all of it is on the device.
@@ -46,7 +47,7 @@ class Program:
 
     @staticmethod
     def compile(task: Task, *, replicas: int = 0, chunk_steps: int = 0, devices: Devices = ONE) -> "Program":
-        """Compiles, or takes what this process compiled before.
+        """Compiles the epoch, or reuses what this process compiled.
 
         Raises:
           UserError: the module does not compute what the task's plan says.
@@ -96,7 +97,7 @@ def _compiled(task: Task, replicas: int, chunk_steps: int, devices: Devices) -> 
     batch = task.config.batch_size
     width = batch if replicas else batch + -batch % devices.count
     rows = chunk_steps * width or task.examples
-    state = jax.eval_shape(lambda: initial_state(task.config, task))
+    state = state_shape(task)
     require_plan(task.layers, state.weights)
     images = jax.ShapeDtypeStruct((rows, *task.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)

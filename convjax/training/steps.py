@@ -1,4 +1,4 @@
-"""The pure steps of training and evaluation: state in, state out. Nothing here reads, writes or keeps anything.
+"""The pure steps of training and evaluation: state in, state out. No function here has side effects.
 
 `nn.models` gives the network; `training.program` compiles `train_epoch`; `training.loop` calls it epoch after epoch.
 
@@ -26,7 +26,7 @@ from convjax.data.augment import augment
 from convjax.nn import models
 from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
-from convjax.nn.layers import Training
+from convjax.nn.layers import TrainingInputs
 from convjax.notation import parse_augmentation
 from convjax.training.backend import jit_unoptimized
 from convjax.training.optimizers import learning_rate_at, make_optimizer
@@ -61,7 +61,7 @@ class Task:
         return -(-self.examples // self.config.batch_size)
 
     def learning_rate(self, peak: jax.Array, step: jax.Array) -> jax.Array:
-        """The learning rate of a step, from 0."""
+        """The learning rate of step number `step`, counted from 0."""
         return learning_rate_at(self.config, self.config.epochs * self.steps_per_epoch, peak, step)
 
     @property
@@ -199,6 +199,11 @@ def initial_state(config: RunConfig, task: Task) -> TrainState:
     return create_train_state(make_keys(config.seed).init, config.learning_rate, task=task)
 
 
+def state_shape(task: Task) -> TrainState:
+    """Shapes and types of a task's state, without computing one."""
+    return jax.eval_shape(lambda: initial_state(task.config, task))
+
+
 def _no_best(params: Any) -> Best:
     return Best(jnp.full((), jnp.inf, jnp.float32), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
@@ -228,9 +233,9 @@ def loss_and_gradients(
     images = scale_images(batch.images)
     if (augmentation := parse_augmentation(config.augment)) is not None:
         images = augment(images, jax.random.fold_in(keys.augment, state.step), augmentation)
-    training = Training(image_keys(keys.dropout, state.step, len(batch.labels)), batch.weights)
+    training = TrainingInputs(image_keys(keys.dropout, state.step, len(batch.labels)), batch.weights)
 
-    def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: Training) -> tuple[jax.Array, Any]:
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array, training: TrainingInputs) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.statistics or {}}
         applied = task.model.apply(variables, images, training, mutable=["batch_stats"])
         logits, updated = cast("tuple[jax.Array, Any]", applied)
@@ -282,7 +287,7 @@ def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tu
 
 @functools.partial(jit_unoptimized, static_argnames=("examples", "batch_size"))
 def epoch_order(key: PRNGKeyArray, epoch: jax.Array, *, examples: int, batch_size: int) -> Int[Array, "steps batch"]:
-    """The shuffled indices of an epoch's images, a row per step; -1 fills up the last row."""
+    """The shuffled indices of an epoch's images, a row per step; the last row is padded with -1."""
     order = jax.random.permutation(jax.random.fold_in(key, epoch), examples).astype(jnp.int32)
     steps = -(-examples // batch_size)
     padding = steps * batch_size - examples

@@ -12,7 +12,7 @@ import numpy as np
 from convjax import data
 from convjax.config import RunConfig
 from convjax.data.augment import augment
-from convjax.nn.layers import Dropout, Training
+from convjax.nn.layers import Dropout, TrainingInputs
 from convjax.notation import parse_augmentation
 from convjax.training.evaluation import evaluate
 from convjax.training.steps import (
@@ -61,7 +61,7 @@ def draws() -> dict[str, Any]:
 
     keys = make_keys(0)
     x = jnp.ones((8, 5, 5, 3))
-    training = Training(image_keys(keys.dropout, jnp.int32(7), 8), jnp.ones(8))
+    training = TrainingInputs(image_keys(keys.dropout, jnp.int32(7), 8), jnp.ones(8))
     kept = Dropout(0.5, name="dropout_1").apply({}, x, training) != 0
     images = scale_images(jnp.asarray(data.load("mnist_5k").train.images[:8]))
     moved = augment(images, jax.random.fold_in(keys.augment, 7), parse_augmentation("rotate=10+shift=0.1+flip"))

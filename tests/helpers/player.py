@@ -28,7 +28,7 @@ def play(workdir, result=RESULT):
         run.start(CONFIG, {"versions": {}})
         checkpoint = run.path / "checkpoints"
         done = len(checkpoint.read_text()) if checkpoint.exists() else 0
-        run.keep_metrics(10 * done)
+        run.truncate_metrics(10 * done)
         for line in LINES[done:]:
             lock.require()
             run.add_metrics(line)

@@ -5,7 +5,7 @@ from pathlib import Path
 from convjax.config import RunConfig
 from convjax.sweeps.frame import find_runs
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent
+from convjax.sweeps.run import Reporter
 from convjax.sweeps.sweep import Sweep
 from convjax.training.checkpoint import load_params, state_digest
 
@@ -24,7 +24,7 @@ class Recorder:
 
     def started(self, config):
         self.begun.append(config)
-        return Silent()
+        return Reporter()
 
     def watch(self, running):
         pass
@@ -38,7 +38,7 @@ class Printer(Recorder):
 
     def started(self, config):
         print("RUN", config.digest, flush=True)
-        return Silent()
+        return Reporter()
 
 
 def begun(text):

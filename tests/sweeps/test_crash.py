@@ -17,7 +17,7 @@ from convjax.config import RunConfig
 from convjax.sweeps import recorder
 from convjax.sweeps.frame import read_run, read_runs
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 from tests.helpers.faults import Snapshots, crash_everywhere
 from tests.helpers.player import CONFIG, LINES, RESULT, play
@@ -107,7 +107,7 @@ SMALL = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_units
 
 
 def train(workdir):
-    execute([SMALL], "study", Options(workdir=str(workdir)), Silent())
+    execute([SMALL], "study", Options(workdir=str(workdir)), Reporter())
 
 
 def outcome(workdir, config=SMALL):
@@ -137,13 +137,14 @@ CHILD = """
 import sys
 from convjax.config import RunConfig
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
-import convjax.sweeps.recorder, convjax.training.checkpoint, convjax.training.loop  # the slow part, before the clock runs
+from convjax.sweeps.run import Reporter, execute
+# The slow part, before the clock runs:
+import convjax.sweeps.recorder, convjax.training.checkpoint, convjax.training.loop
 
 convjax.sweeps.recorder._SAVE_SECONDS = 1e-9
 print("ready", flush=True)
 config = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_units="8", epochs=6)
-execute([config], "study", Options(workdir=sys.argv[1]), Silent())
+execute([config], "study", Options(workdir=sys.argv[1]), Reporter())
 """
 LONGER = SMALL.replace(epochs=6)
 

@@ -16,7 +16,7 @@ from convjax.files import DiskError
 from convjax.sweeps import recorder
 from convjax.sweeps.frame import read_correct, read_run, read_runs
 from convjax.sweeps.options import Options, SweepOptions
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.runner import run_sweep
 from convjax.sweeps.store import Run
 from convjax.sweeps.sweep import Sweep
@@ -38,7 +38,7 @@ def a_checkpoint_an_epoch():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    execute([CONFIG], "study", Options(workdir=str(workdir)), Silent())
+    execute([CONFIG], "study", Options(workdir=str(workdir)), Reporter())
     return Run.of(workdir, "study", CONFIG)
 
 
@@ -51,7 +51,7 @@ def run(finished, tmp_path):
 
 
 def do(run):
-    execute([CONFIG], "study", Options(workdir=str(run.path.parents[1])), Silent())
+    execute([CONFIG], "study", Options(workdir=str(run.path.parents[1])), Reporter())
 
 
 def flip(path, place=0.5):
@@ -228,7 +228,7 @@ def test_a_read_only_store_can_be_read_but_not_added_to(small_disk, finished):
     assert list(read_runs([place])["status"]) == ["done"]
     assert load_params(run.path)[0] == CONFIG
     with pytest.raises(DiskError, match="Read-only file system; make the file system writable"):
-        execute([CONFIG.replace(seed=1)], "study", Options(workdir=str(place)), Silent())
+        execute([CONFIG.replace(seed=1)], "study", Options(workdir=str(place)), Reporter())
 
 
 def test_permission_denied_is_one_line(tmp_path):
@@ -236,11 +236,11 @@ def test_permission_denied_is_one_line(tmp_path):
         os.seteuid(65534)  # file modes do not bind a superuser
         try:
             with pytest.raises(DiskError, match="Permission denied; make it writable"):
-                execute([CONFIG], "study", Options(workdir=str(tmp_path / "runs")), Silent())
+                execute([CONFIG], "study", Options(workdir=str(tmp_path / "runs")), Reporter())
         finally:
             os.seteuid(0)
     else:
         tmp_path.chmod(0o500)
         with pytest.raises(DiskError, match="Permission denied; make it writable"):
-            execute([CONFIG], "study", Options(workdir=str(tmp_path / "runs")), Silent())
+            execute([CONFIG], "study", Options(workdir=str(tmp_path / "runs")), Reporter())
     assert not Path(tmp_path / "runs").exists()

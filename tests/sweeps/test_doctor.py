@@ -15,7 +15,7 @@ from convjax.errors import UserError
 from convjax.sweeps import doctor
 from convjax.sweeps.frame import read_runs
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 from tests.helpers.player import RESULT
 from tests.helpers.sweeps import ROOT
@@ -101,7 +101,7 @@ def test_what_killed_processes_leave_is_listed_once_it_is_old(store):
 
 def test_a_damaged_checkpoint_is_found_without_being_touched(tmp_path):
     config = RunConfig(dataset="mnist_5k", train_size=200, model="dense", dense_units="8", epochs=2)
-    execute([config], "study", Options(workdir=str(tmp_path)), Silent())
+    execute([config], "study", Options(workdir=str(tmp_path)), Reporter())
     run = Run.of(tmp_path, "study", config)
     for name in ("result.json", "SHA256SUMS"):
         (run.path / name).unlink()

@@ -8,14 +8,14 @@ from convjax.config import RunConfig
 from convjax.errors import UserError
 from convjax.sweeps import run as sweeps_run
 from convjax.sweeps.options import Options, SweepOptions
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.runner import data_notes, run_sweep
 from convjax.sweeps.store import Run
 from convjax.sweeps.sweep import Sweep
 from tests.helpers.sweeps import Recorder
 
 
-class Listener(Silent):
+class Listener(Reporter):
     def __init__(self):
         self.lines = []
 
@@ -75,9 +75,9 @@ def test_a_result_of_other_content_is_not_taken_for_the_folders(folder, config, 
     (folder / "light" / "00.png").unlink()
     sweeps_run.load_dataset.cache_clear()
     with pytest.raises(UserError, match=r"has changed since .* --noresume runs it again"):
-        execute([config], "study", options, Silent())
+        execute([config], "study", options, Reporter())
     with pytest.raises(UserError, match="has changed since"):
         run_sweep(sweep, SweepOptions(), Recorder())
     assert run.result() == first
-    [again] = execute([config], "study", Options(workdir=options.workdir, resume=False), Silent())
+    [again] = execute([config], "study", Options(workdir=options.workdir, resume=False), Reporter())
     assert again["dataset_fingerprint"] != first["dataset_fingerprint"]

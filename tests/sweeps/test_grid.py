@@ -51,8 +51,8 @@ def test_bad_axes_are_refused(bad):
 def test_match_makes_arms_comparable(match, measure):
     base = RunConfig(padding="same")
     arms = product({"kernel_size": ["1", "3", "5", "7"]})
-    reference = {"kernel_size": "3"}
-    grid = make_grid(base, arms, info, match=match, reference=reference)
+    grid = make_grid(base, arms, info, match=match, baseline={"kernel_size": "3"})
+    assert grid.baseline == {"kernel_size": "3"}
     target = measure(plan(base, *info("mnist")))
     for arm in grid.arms:
         assert measure(plan(arm.config, *info("mnist"))) == pytest.approx(target, rel=0.04), arm.label
@@ -110,3 +110,11 @@ def test_runs_that_differ_only_in_seed_and_learning_rate_have_one_program():
         {"optimizer": "sgd"},
     ):
         assert program_of(base.replace(**other)) != program_of(base), other
+
+
+def test_the_baseline_is_in_canonical_notation_and_otherwise_the_first_possible_arm():
+    def baseline(*kernels):
+        return make_grid(RunConfig(), product({"kernel_size": kernels}), info, baseline={"kernel_size": "3"}).baseline
+
+    assert baseline("2", "3x3") == {"kernel_size": "3"}
+    assert baseline("30", "2x2", "1") == {"kernel_size": "2"}

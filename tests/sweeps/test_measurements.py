@@ -6,14 +6,14 @@ import pytest
 from convjax.errors import UserError
 from convjax.sweeps.frame import read_run
 from convjax.sweeps.measurements import Measurement, measure
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 from convjax.training.evaluation import evaluate
 
 
 def test_a_measurement_sees_the_trained_network_and_is_kept(small, options):
     config = small.replace(epochs=1)
-    [result] = execute([config], "study", options, Silent())
+    [result] = execute([config], "study", options, Reporter())
     run = Run.of(options.workdir, "study", config)
     seen = []
 

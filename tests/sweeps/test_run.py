@@ -17,7 +17,7 @@ from convjax.config import FIELD_NAMES
 from convjax.errors import UserError
 from convjax.sweeps.frame import read_correct, read_runs
 from convjax.sweeps.options import SweepOptions
-from convjax.sweeps.run import Silent, execute, result_line
+from convjax.sweeps.run import Reporter, execute, result_line
 from convjax.sweeps.runner import run_sweep
 from convjax.sweeps.store import Run
 from convjax.sweeps.sweep import Sweep
@@ -36,7 +36,7 @@ def outcome(run):
 
 
 def test_a_run_writes_what_the_design_says(small, options):
-    [result] = execute([small], "study", options, Silent())
+    [result] = execute([small], "study", options, Reporter())
     run = Run.of(options.workdir, "study", small)
     assert run.path == Path(options.workdir) / "study" / small.digest
     config = run.config()
@@ -61,21 +61,21 @@ def test_a_run_writes_what_the_design_says(small, options):
 
 
 def test_a_second_time_does_nothing_and_noresume_sets_aside(small, options):
-    execute([small], "study", options, Silent())
+    execute([small], "study", options, Reporter())
     run = Run.of(options.workdir, "study", small)
     before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
-    execute([small], "study", options, Silent())
+    execute([small], "study", options, Reporter())
     assert before == {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
     first = outcome(run)
     anew = type(options)(workdir=options.workdir, resume=False)
-    execute([small], "study", anew, Silent())
+    execute([small], "study", anew, Reporter())
     assert outcome(run) == first  # the same bits, from the start
     assert run.path.with_name(f"{run.digest}.old-1").is_dir()
 
 
 def test_a_divergent_run_is_an_outcome(small, options):
     config = small.replace(learning_rate=1e30, optimizer="sgd")
-    [result] = execute([config], "study", options, Silent())
+    [result] = execute([config], "study", options, Reporter())
     assert result["status"] == "diverged"
     assert "learning_rate" in result["reason"]
     assert 0 <= result["test_accuracy"] <= 1
@@ -84,9 +84,9 @@ def test_a_divergent_run_is_an_outcome(small, options):
 
 def test_an_impossible_network_or_split_is_the_users_error(small, options):
     with pytest.raises(UserError, match="conv2d_2"):
-        execute([small.replace(kernel_size="20")], "study", options, Silent())
+        execute([small.replace(kernel_size="20")], "study", options, Reporter())
     with pytest.raises(UserError):
-        execute([small.replace(train_size=4000, validation_size=10)], "study", options, Silent())
+        execute([small.replace(train_size=4000, validation_size=10)], "study", options, Reporter())
 
 
 def test_tensorboard_events_are_the_metrics(small, tmp_path):
@@ -95,7 +95,7 @@ def test_tensorboard_events_are_the_metrics(small, tmp_path):
     from convjax.sweeps.options import Options
 
     options = Options(workdir=str(tmp_path), tensorboard=True)
-    execute([small], "study", options, Silent())
+    execute([small], "study", options, Reporter())
     run = Run.of(options.workdir, "study", small)
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("accuracy/train")]
@@ -195,7 +195,7 @@ def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, opti
     config = small.replace(
         model="small_data", channels="3-4", learning_rate=1e-2, epochs=12, early_stopping=1, validation_size=100
     )
-    [result] = execute([config], "study", options, Silent())
+    [result] = execute([config], "study", options, Reporter())
     run = Run.of(options.workdir, "study", config)
     assert result["test_accuracy"] > 0.9
     lines = run.metrics()
@@ -215,7 +215,7 @@ def test_two_classes_have_a_sigmoid_unit_and_an_area_under_the_curve(small, opti
 def test_early_stopping_without_validation_images_is_refused_before_anything_runs(small, options):
     config = small.replace(early_stopping=2)
     with pytest.raises(UserError, match=r"--early_stopping=2 .* such as --validation_size=1000"):
-        execute([config], "study", options, Silent())
+        execute([config], "study", options, Reporter())
     assert not (Path(options.workdir) / "study" / config.digest / "config.json").exists()
     sweep = Sweep("study", ((config,),), options)
     with pytest.raises(UserError, match="--early_stopping=2"):

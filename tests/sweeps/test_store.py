@@ -106,7 +106,7 @@ def test_metrics_survive_a_cut_last_line_and_are_taken_back(tmp_path):
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "st')
     assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
-    run.keep_metrics(20)
+    run.truncate_metrics(20)
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
 

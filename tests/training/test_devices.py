@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convjax.errors import UserError
-from convjax.nn.layers import Dropout, Training
+from convjax.nn.layers import Dropout, TrainingInputs
 from convjax.training import devices as parallel
 from convjax.training.steps import image_keys
 
@@ -163,7 +163,7 @@ def test_dropout_draws_for_each_image(rate):
     x = jax.random.uniform(jax.random.key(1), (60, 20, 3), minval=1.0)
 
     def drop(x, keys):
-        return Dropout(rate, name="dropout_1").apply({}, x, Training(keys, jnp.ones(len(x))))
+        return Dropout(rate, name="dropout_1").apply({}, x, TrainingInputs(keys, jnp.ones(len(x))))
 
     dropped = np.asarray(drop(x, keys))
     kept = dropped != 0
@@ -171,7 +171,7 @@ def test_dropout_draws_for_each_image(rate):
     np.testing.assert_allclose(dropped[kept], np.asarray(x)[kept] / (1 - rate), rtol=1e-6)
     assert len({image.tobytes() for image in kept}) == 60
     np.testing.assert_array_equal(dropped, np.concatenate([drop(x[:7], keys[:7]), drop(x[7:], keys[7:])]))
-    other = Dropout(rate, name="dropout_2").apply({}, x, Training(keys, jnp.ones(60)))
+    other = Dropout(rate, name="dropout_2").apply({}, x, TrainingInputs(keys, jnp.ones(60)))
     assert not np.array_equal(other != 0, kept)
 
 

@@ -11,7 +11,7 @@ import pytest
 from convjax.config import RunConfig
 from convjax.sweeps.frame import read_run
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 from convjax.training import loop
 from convjax.training.divergence import first_nonfinite
@@ -82,7 +82,7 @@ def test_the_first_operation_that_was_not_finite_is_found(dataset):
 
 
 def test_a_divergent_run_says_step_rate_and_norms_and_stays_in_tables(dataset, tmp_path):
-    [result] = execute([DIVERGES], "study", Options(workdir=str(tmp_path)), Silent())
+    [result] = execute([DIVERGES], "study", Options(workdir=str(tmp_path)), Reporter())
     assert result["status"] == "diverged"
     assert result["divergence"]["step"] == result["steps"]
     for words in ("step ", "learning rate 1e+12", "gradient norms dense_1", "--learning_rate"):
@@ -94,14 +94,14 @@ def test_a_divergent_run_says_step_rate_and_norms_and_stays_in_tables(dataset, t
 
 def test_debug_nans_is_an_error_that_names_the_operation(tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step \d.*invalid value \((nan|inf)\) encountered in"):
-        execute([DIVERGES], "study", Options(workdir=str(tmp_path), debug_nans=True), Silent())
+        execute([DIVERGES], "study", Options(workdir=str(tmp_path), debug_nans=True), Reporter())
     assert Run.of(tmp_path, "study", DIVERGES).result() is None
 
 
 def test_weights_that_broke_in_the_last_step_are_a_divergence(tmp_path):
     """The loss of every step was finite, and yet the network is none any more."""
     config = DIVERGES.replace(epochs=1, batch_size=200, learning_rate=3e38)
-    [result] = execute([config], "study", Options(workdir=str(tmp_path)), Silent())
+    [result] = execute([config], "study", Options(workdir=str(tmp_path)), Reporter())
     assert result["steps"] == 1
     assert (result["status"], result["test_loss"]) == ("diverged", None)
     assert "test loss" in result["reason"]

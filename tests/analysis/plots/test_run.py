@@ -22,7 +22,7 @@ from convjax.data import Dataset, Split
 from convjax.errors import UserError
 from convjax.sweeps import run as sweeps_run
 from convjax.sweeps.options import Options
-from convjax.sweeps.run import Silent, execute
+from convjax.sweeps.run import Reporter, execute
 from convjax.sweeps.store import Run
 
 NAMES = ("cat", "dog", "a rather long class name")
@@ -156,7 +156,7 @@ class TestRuns:
         folder = tmp_path_factory.mktemp("runs")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sweeps_run, "load_dataset", lambda *arguments: data)
-            execute([cls.CONFIG], "small", Options(workdir=str(folder)), Silent())
+            execute([cls.CONFIG], "small", Options(workdir=str(folder)), Reporter())
         return folder, data
 
     @pytest.fixture
