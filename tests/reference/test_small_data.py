@@ -91,7 +91,7 @@ def test_an_epoch_of_one_sigmoid_unit_agrees(smoothing, examples):
 def test_keras_files_hold_the_sigmoid_unit_both_ways(examples, tmp_path):
     images = jnp.asarray(examples[0] / 255, jnp.float32)
     layers = plan(SMALL, SHAPE, 2)
-    params = random_params(layers, seed=2)
+    params = jax.tree.map(jnp.asarray, random_params(layers, seed=2))
     save_keras(tmp_path / "x.keras", params, layers)
     model = keras.saving.load_model(tmp_path / "x.keras")
     logits = quick_jit(lambda: models.build(layers).apply({"params": params}, images))()

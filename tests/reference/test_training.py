@@ -171,7 +171,7 @@ def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
             break
     callback.on_train_end()
 
-    start = np.float32(0)
+    start = {"layer_1": {"kernel": np.float32(0)}}
     state = steps.TrainState(
         jnp.int32(0),
         start,
@@ -181,11 +181,13 @@ def test_early_stopping_stops_and_restores_where_keras_does(patience, losses):
         steps.Best(jnp.float32(jnp.inf), jnp.int32(0), start),
     )
     for number, loss in enumerate(losses, start=1):
-        state = state.replace(step=jnp.int32(7 * number), params=np.float32(number)).after_validation(loss)
+        state = state.replace(
+            step=jnp.int32(7 * number), params={"layer_1": {"kernel": np.float32(number)}}
+        ).after_validation(loss)
         if stopped_early(state, task):
             break
     assert number == epoch + 1
-    assert float(state.result_params) == weights[0]
+    assert float(state.result_params["layer_1"]["kernel"]) == weights[0]
 
 
 @pytest.mark.parametrize("window", [(2, 2), (3, 2)])
