@@ -86,29 +86,39 @@ def check(blocks, x, parameters, methods):
 small = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@st.composite
-def cases(draw):
-    """A block and an image that it fits."""
-    kernel = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
-    strides, pool_size, pool_strides = draw(small), draw(small), draw(small)
-    padding = draw(st.sampled_from(("valid", "same")))
-    image = draw(st.tuples(st.integers(1, 15), st.integers(1, 15)))
-    pool = draw(st.sampled_from(("max", "avg", "none")))
-    size = output_shape(image, kernel, strides, padding)
+sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
+cases = st.fixed_dictionaries(
+    {
+        "kernel": sizes,
+        "strides": small,
+        "pool_size": small,
+        "pool_strides": small,
+        "padding": st.sampled_from(("valid", "same")),
+        "image": st.tuples(st.integers(1, 15), st.integers(1, 15)),
+        "pool": st.sampled_from(("max", "avg", "none")),
+        "activation": st.sampled_from(sorted(ACTIVATIONS)),
+        "channels": st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        "batch": st.integers(1, 3),
+    }
+)
+
+
+def fitting(case):
+    """A block that fits its image, and the shapes of images and kernel."""
+    image, kernel, padding, pool = case["image"], case["kernel"], case["padding"], case["pool"]
+    size = output_shape(image, kernel, case["strides"], padding)
     if 0 in size:
-        padding, size = "same", output_shape(image, kernel, strides, "same")
-    if pool != "none" and 0 in output_shape(size, pool_size, pool_strides, "valid"):
+        padding, size = "same", output_shape(image, kernel, case["strides"], "same")
+    if pool != "none" and 0 in output_shape(size, case["pool_size"], case["pool_strides"], "valid"):
         pool = "none"
-    activation = draw(st.sampled_from(sorted(ACTIVATIONS)))
-    block = Block(strides, padding, activation, pool, pool_size, pool_strides)
-    channels = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    return block, (draw(st.integers(1, 3)), *image, channels[0]), (*kernel, *channels)
+    block = Block(case["strides"], padding, case["activation"], pool, case["pool_size"], case["pool_strides"])
+    return block, (case["batch"], *image, case["channels"][0]), (*kernel, *case["channels"])
 
 
 @settings(max_examples=20)
-@given(cases())
+@given(cases)
 def test_block_agrees_with_xla(case):
-    block, image_shape, kernel_shape = case
+    block, image_shape, kernel_shape = fitting(case)
     x, kernel, bias = draw(0, image_shape, kernel_shape, kernel_shape[-1:])
     check((block,), x, ((kernel, bias),), METHODS)
 
