@@ -29,6 +29,9 @@ from convjax.nn.geometry import output_shape, pad_amounts
 from convjax.nn.pool import POOLINGS
 from convjax.notation import Window
 
+_MOVE = 16
+"""What moving one entry of a matrix costs, in multiply-adds (measured; see `tiling`)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -228,6 +231,3 @@ def tiling(kernel_shape: Sequence[int], stride: int, columns: int, *, pinned: bo
     if not pinned or not choices:
         choices.insert(0, (1, 1))
     return min(choices, key=lambda choice: cost(*choice))
-
-
-_MOVE = 16

@@ -209,7 +209,7 @@ class Layout:
         return sum(self.sweep.status(config)[0] in ("todo", "failed") for config in self.sweep.configs)
 
     def frame(self) -> pandas.DataFrame:
-        """Its runs, one a row, see `sweeps.read_runs`; empty before anything has run."""
+        """Its runs, one per row, see `sweeps.read_runs`; empty before anything has run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         frame = sweeps.read_runs([self.folder])
         return frame[frame["digest"].isin({config.digest for config in self.sweep.configs})]

@@ -3,7 +3,7 @@
 `config.json` is written first, and `metrics.jsonl` grows by one line per epoch. At the end come `predictions.npy`,
 `labels.npy` and `SHA256SUMS` (of all files; for `sha256sum -c`), and last `result.json`: its presence means done.
 `failure.json` records an error until the next attempt. A process that works on a run holds its lock (see `lock`).
-Files set aside go to `DIGEST.old-N` or `DIGEST.damaged-N`. That is not a run, because a digest has no dot.
+Files set aside go to `DIGEST.old-N` or `DIGEST.damaged-N`. Those are not runs: a digest has no dot.
 """
 
 import dataclasses

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints in `RUN/checkpoints`, one folder a step. Orbax writes each under a temporary name first."""
+    """The checkpoints in `RUN/checkpoints`, one folder per step. Orbax writes each under a temporary name first."""
 
     def __init__(self, run_dir: Path, *, keep: int | None = KEPT, read_only: bool = False):
         """`keep` is how many of the newest to keep, None for all.
