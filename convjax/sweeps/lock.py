@@ -9,7 +9,7 @@ another machine it may not reach (NFS with `local_lock`, Lustre with `localflock
 as dead when its heartbeat has stopped for `STALE_SECONDS`. If it was only suspended, it finds a higher N before its
 next write and stops (`Lock.require`).
 
-filelock's `SoftFileLease` is no substitute: it takes the lock of a suspended owner on this machine, and that owner learns of
+filelock's `SoftFileLease` is no substitute. It takes the lock of a suspended owner on this machine, which learns of
 the loss only at its next heartbeat, when it may have written already.
 """
 
