@@ -14,4 +14,4 @@ done
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/pyrefly check --python-interpreter-path .venv/bin/python --output-format=min-text --summary=none
-exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "${arguments[@]}"
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=worksteal "${arguments[@]}"

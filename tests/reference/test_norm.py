@@ -37,12 +37,13 @@ def random_weights(layers, seed):
             }
         else:
             continue
-        weights[layer.name] = {key: np.asarray(array, np.float32) for key, array in arrays.items()}
+        weights[layer.name] = {key: jnp.asarray(array, jnp.float32) for key, array in arrays.items()}
     return weights
 
 
 def flat(weights):
-    return [array for arrays in weights.values() for array in arrays.values()]
+    # Copies: Keras gives its arrays away to the programs that it runs.
+    return [np.array(array) for arrays in weights.values() for array in arrays.values()]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -52,8 +53,8 @@ def test_evaluation_uses_the_running_statistics_as_keras_does(norm, digits):
     weights = random_weights(layers, 0)
     model = keras_twin(config_of(norm), SHAPE)
     model.set_weights(flat(weights))
-    images = digits.test.images[:32]
-    expected = model.predict(images.astype(np.float32) / 255, verbose=0)
+    images = jnp.asarray(digits.test.images[:32])
+    expected = model.predict(np.asarray(images) / np.float32(255), verbose=0)
     np.testing.assert_allclose(steps.eval_step(weights, images, task=task), expected, atol=1e-5)
 
 
@@ -102,12 +103,12 @@ def test_a_short_batch_has_the_statistics_of_its_real_images(digits):
 def test_keras_files_hold_normalization_both_ways(norm, digits, tmp_path):
     layers = plan(config_of(norm), SHAPE, CLASSES)
     weights, task = random_weights(layers, 2), steps.Task.of(config_of(norm), SHAPE, CLASSES, 64)
-    images = digits.test.images[:16]
+    images = jnp.asarray(digits.test.images[:16])
     logits = np.asarray(steps.eval_step(weights, images, task=task))
     save_keras(tmp_path / "net.keras", weights, layers)
     model = keras.saving.load_model(tmp_path / "net.keras")
     probabilities = np.asarray(jax.nn.softmax(logits))
-    np.testing.assert_allclose(model.predict(images / np.float32(255), verbose=0), probabilities, atol=1e-6)
+    np.testing.assert_allclose(model.predict(np.asarray(images) / np.float32(255), verbose=0), probabilities, atol=1e-6)
     found = load_keras_model(tmp_path / "net.keras")
     assert found.layers == layers
     for one, other in zip(flat(found.params), flat(weights), strict=True):
