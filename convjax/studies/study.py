@@ -120,41 +120,44 @@ def arms_from_flags(study: Study) -> tuple[RunConfig, list[dict[str, str]]]:
     Raises:
       UserError: an impossible value, or a flag for a field that the study's arms set themselves.
     """
-    quick = {**QUICK, **study.quick} if flags.FLAGS.quick else {}
+    own_arms = (study.quick_arms if flags.FLAGS.quick else ()) or study.arms
+    set_by_arms = {name for arm in own_arms for name in arm}
+    given = _given_values(study, set_by_arms)
     base: dict[str, str | int | float] = {**study.base, "seed": 0}
     axes = {name: list(values) for name, values in study.axes.items()}
-    own_arms = (study.quick_arms if quick else ()) or study.arms
-    set_by_arms = {name for arm in own_arms for name in arm}
+    models_vary = "model" in set_by_arms | axes.keys() or len(given.get("model", ())) > 1
+    for name, values in given.items():
+        # As an axis, a value given for all models survives the change of model, which resets the model's own fields.
+        if name in axes or len(values) > 1 or (models_vary and name in MODEL_FIELDS):
+            axes[name] = values
+        else:
+            base[name] = values[0]
+    if models_vary and "dense_units" in base:
+        # Each model has hidden units of its own, unless the study asks for these.
+        axes["dense_units"] = [str(base.pop("dense_units"))]
+    arms = [{**arm, **combination} for arm in (own_arms or [{}]) for combination in product(axes)]
+    if models_vary:
+        # A value given for all models is dropped where a model has no such field.
+        for arm in arms:
+            for name in axes.keys() & set(MODEL_FIELDS) & set(fields_without_effect(arm["model"])):
+                del arm[name]
+    return RunConfig.from_dict(base), arms
+
+
+def _given_values(study: Study, set_by_arms: set[str]) -> dict[str, list[str]]:
+    """The values of the fields that the user's flags give, or --quick; a comma separates several."""
+    quick = {**QUICK, **study.quick} if flags.FLAGS.quick else {}
+    given: dict[str, str] = {}
     for name in FIELD_NAMES:
-        if name == "seed":
-            continue
-        if name in flags.FLAGS and flags.FLAGS[name].present:
-            given = str(flags.FLAGS[name].value)
+        if name != "seed" and name in flags.FLAGS and flags.FLAGS[name].present:
             if name in set_by_arms:
                 raise UserError(
                     f"--{name} is what the arms of this experiment set; use experiments.grid for other arms"
                 )
-        elif name in quick and name not in set_by_arms and (name not in axes or name in study.quick):
-            given = str(quick[name])
-        else:
-            continue
-        values = [value.strip() for value in given.split(",")]
-        # As a field of the arms, a value given for all models survives a change of model, which resets the model's own.
-        of_every_model = name in MODEL_FIELDS and "model" in set_by_arms | axes.keys()
-        if name in axes or len(values) > 1 or of_every_model:
-            axes[name] = values
-        else:
-            base[name] = values[0]
-    if "model" in set_by_arms | set(axes) and "dense_units" in base:
-        # Each model has hidden units of its own, unless the user asked for these.
-        axes["dense_units"] = [str(base.pop("dense_units"))]
-    arms = [{**arm, **combination} for arm in (own_arms or [{}]) for combination in product(axes)]
-    # A value given for all models is dropped where a model has no such field.
-    shared = axes.keys() & set(MODEL_FIELDS) if "model" in set_by_arms | axes.keys() else set()
-    for arm in arms:
-        for name in shared & set(fields_without_effect(arm["model"])) if "model" in arm else ():
-            del arm[name]
-    return RunConfig.from_dict(base), arms
+            given[name] = str(flags.FLAGS[name].value)
+        elif name in quick and name not in set_by_arms and (name not in study.axes or name in study.quick):
+            given[name] = str(quick[name])
+    return {name: [value.strip() for value in text.split(",")] for name, text in given.items()}
 
 
 @dataclasses.dataclass(frozen=True)
