@@ -123,9 +123,9 @@ def test_train_prints_the_table_the_epochs_and_the_result(tmp_path):
     assert set(json.loads(metrics.read_text())["dead_channels"]) == {"conv2d_1", "conv2d_2", "conv2d_3", "dense_1"}
     plots = sorted(path.name for path in tmp_path.glob("train/*/plots/*.png"))
     assert plots == ["confidently_wrong.png", "confusion_matrix.png", "learning_curves.png"]
-    pictures = visualize(metrics.parent, tmp_path / "pictures", "--what=model,inside,film")
+    pictures = visualize(metrics.parent, tmp_path / "pictures", "--what=model,film")
     assert "film is left out: the film needs the checkpoints" in pictures.stdout
-    assert {"layers.png", "layers.svg", "architecture.svg", "inside.png", "visualize.html"} <= {
+    assert {"layers.png", "layers.svg", "architecture.svg", "visualize.html"} <= {
         path.name for path in (tmp_path / "pictures").iterdir()
     }
     again = run("train", tmp_path, *flags)

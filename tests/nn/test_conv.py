@@ -115,9 +115,20 @@ def fitting(case):
     return block, (case["batch"], *image, case["channels"][0]), (*kernel, *case["channels"])
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(cases)
 def test_block_agrees_with_xla(case):
+    check_block(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(cases)
+def test_many_blocks_agree_with_xla(case):
+    check_block(case)
+
+
+def check_block(case):
     block, image_shape, kernel_shape = fitting(case)
     x, kernel, bias = draw(0, image_shape, kernel_shape, kernel_shape[-1:])
     check((block,), x, ((kernel, bias),), METHODS)

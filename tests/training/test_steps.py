@@ -22,6 +22,9 @@ from convjax.training.steps import Batch, Task
 SMALL = RunConfig(channels="4-6", dense_units="8", batch_size=16)
 
 
+train_step = jax.jit(steps.train_step, static_argnames="task")
+
+
 def make(config=SMALL, examples=100, shape=(12, 12, 1), classes=10):
     task = Task.of(config, shape, classes, examples)
     rng = np.random.default_rng(0)
@@ -94,8 +97,8 @@ def test_the_last_short_batch_counts_its_own_examples_only():
     assert len(rows) == 4
     padded = Batch(images[np.maximum(order, 0)], labels[np.maximum(order, 0)], jnp.asarray(order >= 0, jnp.float32))
     short = Batch(images[rows], labels[rows], jnp.ones(4))
-    one, one_sums = steps.train_step(state, padded, keys, task=task)
-    other, other_sums = steps.train_step(state, short, keys, task=changed(task, batch_size=4))
+    one, one_sums = train_step(state, padded, keys, task=task)
+    other, other_sums = train_step(state, short, keys, task=changed(task, batch_size=4))
     for a, b in zip(leaves(one.params), leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(one_sums.loss, other_sums.loss, rtol=1e-6)
@@ -161,9 +164,9 @@ def test_a_loss_that_is_no_number_stops_at_its_step():
 def test_dropout_differs_by_step_and_not_by_call():
     task, images, labels, keys, state = make(SMALL.replace(dropout="0.5"))
     batch = Batch(images[:16], labels[:16], jnp.ones(16))
-    once = steps.train_step(state, batch, keys, task=task)[1].loss
-    again = steps.train_step(state, batch, keys, task=task)[1].loss
-    later = steps.train_step(state.replace(step=jnp.int32(1)), batch, keys, task=task)[1].loss
+    once = train_step(state, batch, keys, task=task)[1].loss
+    again = train_step(state, batch, keys, task=task)[1].loss
+    later = train_step(state.replace(step=jnp.int32(1)), batch, keys, task=task)[1].loss
     assert float(once) == float(again) != float(later)
     # Evaluation has none: twice the same, and equal to the same net without dropout.
     plain = Task.of(SMALL, (12, 12, 1), 10, 100)
@@ -185,8 +188,8 @@ def test_bfloat16_keeps_float32_parameters_and_comes_near():
     task, images, labels, keys, state = make(SMALL.replace(precision="bfloat16"))
     exact = Task.of(SMALL, (12, 12, 1), 10, 100)
     batch = Batch(images[:16], labels[:16], jnp.ones(16))
-    new, sums = steps.train_step(state, batch, keys, task=task)
-    _, exact_sums = steps.train_step(state, batch, keys, task=exact)
+    new, sums = train_step(state, batch, keys, task=task)
+    _, exact_sums = train_step(state, batch, keys, task=exact)
     assert {leaf.dtype for leaf in jax.tree.leaves(new.params)} == {jnp.dtype("float32")}
     assert float(sums.loss) == pytest.approx(float(exact_sums.loss), rel=0.02)
 
