@@ -3,6 +3,7 @@
 python -m experiments.activation
 
 40 runs: 8 activations, 5 seeds.
+--quick takes 29 s on two cores of an AMD EPYC, compilation included.
 """
 
 from convjax.studies.study import Study, run

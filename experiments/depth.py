@@ -3,6 +3,7 @@
 python -m experiments.depth
 
 20 runs: one to four convolutions, 5 seeds.
+--quick takes 15 s on two cores of an AMD EPYC, compilation included.
 """
 
 from convjax.studies.study import Study, run

@@ -3,6 +3,7 @@
 python -m experiments.kernel_size
 
 35 runs: 7 windows or stacks of windows, 5 seeds.
+--quick takes 48 s on two cores of an AMD EPYC, compilation included.
 
 Expect with --channels=16-32-32 --epochs=3 (MNIST, 5 seeds): 1x1 92.33 %, 2x2 98.55 %, 3x3 98.96 %, 5x5 98.91 %,
 7x7 99.08 %; only 1x1 is shown to differ from 3x3.

@@ -3,6 +3,7 @@
 python -m experiments.padding
 
 40 runs: valid or same, 3x3 or 4x4 windows, two or three convolutions, 5 seeds.
+--quick takes 34 s on two cores of an AMD EPYC, compilation included.
 
 Expect with --channels=16-32,16-32-32 --epochs=3 (MNIST, 5 seeds; three convolutions): same 98.96 % and valid 98.63 %
 with 3x3 windows, same 98.85 % and valid 98.43 % with 4x4 windows; only the second difference is shown.

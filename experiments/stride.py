@@ -3,6 +3,7 @@
 python -m experiments.stride
 
 40 runs: 8 ways to downsample, 5 seeds.
+--quick takes 28 s on two cores of an AMD EPYC, compilation included.
 
 Expect with --channels=16-32-32 --epochs=3 (MNIST, 5 seeds): 2x2 max-pooling 98.96 %, strides 2-2-1 98.55 %; 3x3
 max-pooling 98.26 %, strides 3-3-1 97.57 %; all are shown to be worse than 2x2 max-pooling.

@@ -2,7 +2,7 @@
 
 python -m experiments.train
 
-About a minute on two cores of an AMD EPYC.
+A minute on two cores of an AMD EPYC with AVX2, 16 s on two with AVX-512.
 
 Expect (MNIST, 5 epochs, seeds 0 to 4): 99.13 % on average, 99.08 to 99.22 %.
 """

@@ -3,6 +3,7 @@
 python -m experiments.width
 
 20 runs: a quarter, half, once and twice the chapter's filters, 5 seeds.
+--quick takes 16 s on two cores of an AMD EPYC, compilation included.
 """
 
 from convjax.studies.study import Study, run
