@@ -92,7 +92,9 @@ def _color(layer: Layer, theme: Theme) -> str:
 def scale_drawing(layers: Sequence[Layer], title: str, *, theme: Theme) -> Figure:
     """Every output as a block on one scale: rows up, columns back, channels to the right; units as a column."""
     shapes = [("images", layers[0].input_shape, theme.muted)]
-    shapes += [(layer.name, layer.output_shape, _color(layer, theme)) for layer in layers if layer.kind != "Dropout"]
+    # Layers that keep the shape, such as dropout and normalization, would repeat the box before them.
+    changing = [layer for layer in layers if layer.flops or layer.input_shape != layer.output_shape]
+    shapes += [(layer.name, layer.output_shape, _color(layer, theme)) for layer in changing]
     tallest = max(shape[0] for _, shape, _ in shapes if len(shape) == 3)
     figure = ThemedFigure(WIDTH, 4.1, theme)
     axes = figure.add_subplot()

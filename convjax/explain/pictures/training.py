@@ -74,7 +74,9 @@ def inside_plot(lines: Sequence[Mapping[str, Any]], title: str, *, theme: Theme)
         axes.set_title(_QUANTITIES[name])
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=min(len(handles), 6))
+    # Columns are as wide as the longest name: six of `conv2d_1` fit, four of `batch_normalization_1`.
+    columns = 6 if max(map(len, handles), default=0) <= 12 else 4
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=min(len(handles), columns))
     put_title(figure, title)
     return figure
 
