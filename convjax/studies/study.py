@@ -200,8 +200,7 @@ class Layout:
         labels: dict[RunConfig, str] = {}
         costs: dict[RunConfig, Cost] = {}
         for arm, configs in zip(self.grid.arms, self.sweep.arms, strict=True):
-            name, settings = arm.config.dataset, arm.config.data_settings
-            dataset = sweeps.load_dataset(name, self.sweep.options.data_dir, 0, 0, **settings)
+            dataset = sweeps.whole_dataset_of(arm.config, self.sweep.options.data_dir)
             for config in configs:
                 labels[config] = f"{arm.label} seed {config.seed}"
                 costs[config] = sweeps.Cost.of(config, arm.flops, len(dataset.train.labels))

@@ -39,8 +39,8 @@ from .progress import make_reporter as make_reporter
 from .run import Reporter as Reporter
 from .run import dataset_of as dataset_of
 from .run import execute as execute
-from .run import load_dataset as load_dataset
 from .run import result_line as result_line
+from .run import whole_dataset_of as whole_dataset_of
 from .runner import data_notes as data_notes
 from .runner import run_sweep as run_sweep
 from .store import Run as Run

@@ -56,6 +56,11 @@ def dataset_of(config: RunConfig, data_dir: str) -> data.Dataset:
     return load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
 
 
+def whole_dataset_of(config: RunConfig, data_dir: str) -> data.Dataset:
+    """The data of a run before a part is held out or left out, for what depends on the data set alone."""
+    return load_dataset(config.dataset, data_dir, 0, 0, **config.data_settings)
+
+
 def require_same_data(run: Run, config: RunConfig, options: Options) -> None:
     """Refuses results and checkpoints that were computed on other content of a folder of images.
 

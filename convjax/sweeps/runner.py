@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 
 from absl import logging
 
-from convjax import data, training
+from convjax import training
 from convjax.config import FOLDER, RunConfig
 from convjax.errors import UserError
 from convjax.files import DiskError
@@ -26,7 +26,7 @@ from convjax.sweeps.attempts import attempt
 from convjax.sweeps.grid import program_of
 from convjax.sweeps.lock import Locked
 from convjax.sweeps.options import SweepOptions
-from convjax.sweeps.run import load_dataset, require_same_data, require_validation
+from convjax.sweeps.run import require_same_data, require_validation, whole_dataset_of
 from convjax.sweeps.sweep import Sweep, SweepReporter
 
 _POLL_SECONDS = 0.5
@@ -65,7 +65,7 @@ def data_notes(sweep: Sweep) -> list[str]:
     return [
         f"{config.dataset}: {note}"
         for config in _one_per_dataset(sweep.configs)
-        for note in _load(sweep, config).details.get("notes", ())
+        for note in whole_dataset_of(config, sweep.options.data_dir).details.get("notes", ())
     ]
 
 
@@ -92,17 +92,13 @@ def _prepare(sweep: Sweep, how: SweepOptions) -> Sweep:
 def _require_data(sweep: Sweep, todo: Sequence[RunConfig]) -> None:
     """Loads the data once, so that workers need not all download it; an error here would stop every run."""
     for config in _one_per_dataset(todo):
-        _load(sweep, config)
+        whole_dataset_of(config, sweep.options.data_dir)
     for config in {config.replace(seed=0) for config in todo if config.early_stopping}:
         require_validation(config, sweep.options)
 
 
 def _one_per_dataset(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return list({(config.dataset, *config.data_settings.items()): config for config in configs}.values())
-
-
-def _load(sweep: Sweep, config: RunConfig) -> data.Dataset:
-    return load_dataset(config.dataset, sweep.options.data_dir, 0, 0, **config.data_settings)
 
 
 def _replicas(sweep: Sweep, todo: Sequence[RunConfig], how: SweepOptions) -> list[list[RunConfig]]:

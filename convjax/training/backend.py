@@ -57,7 +57,7 @@ def jit_unoptimized(function: Callable[..., Any], **options: Any) -> Callable[..
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         within = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, keywords)))
-        return (brief if jax.default_backend() == "cpu" and not within else optimized)(*arguments, **keywords)
+        return (brief if on_cpu() and not within else optimized)(*arguments, **keywords)
 
     return call
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from convjax.errors import UserError
+from convjax.training.backend import on_cpu
 
 AXIS = "data"
 """The mesh axis that batches, or replicas, are split along."""
@@ -71,7 +72,7 @@ def choose(wanted: str = "auto", *, runs: int = 1) -> Devices:
     """
     everything = jax.devices()
     if wanted == "auto":
-        count = 1 if runs == 1 or jax.default_backend() == "cpu" else len(everything)
+        count = 1 if runs == 1 or on_cpu() else len(everything)
     elif wanted == "all":
         count = len(everything)
     elif wanted.isdecimal() and int(wanted) > 0:
@@ -80,7 +81,7 @@ def choose(wanted: str = "auto", *, runs: int = 1) -> Devices:
         raise UserError(f"--devices={wanted!r} is not understood; expected all, auto or a number from 1 on")
     if count > len(everything):
         hint = ""
-        if jax.default_backend() == "cpu":
+        if on_cpu():
             hint = f"; to simulate them: XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         raise UserError(
             f"--devices={count}: there {'is' if len(everything) == 1 else 'are'} {len(everything)} "

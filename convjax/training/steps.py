@@ -28,7 +28,7 @@ from convjax.nn.conv import chunk_size
 from convjax.nn.geometry import Layer, plan
 from convjax.nn.layers import TrainingInputs
 from convjax.notation import parse_augmentation
-from convjax.training.backend import jit_unoptimized
+from convjax.training.backend import jit_unoptimized, on_cpu
 from convjax.training.optimizers import learning_rate_at, make_optimizer
 
 
@@ -220,7 +220,7 @@ def scale_images(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def matmul_precision(precision: str) -> contextlib.AbstractContextManager[Any]:
     """A context in which matrix products are traced with `RunConfig.precision`. On a CPU it has no effect."""
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         return contextlib.nullcontext()
     return jax.default_matmul_precision({"float32": "highest", "tf32": "tensorfloat32"}.get(precision, "default"))
 
@@ -263,7 +263,7 @@ def _parts(task: Task, batch_size: int) -> int:
     """Parts of a batch whose gradients are computed one after the other: on a CPU, to stay in its caches."""
     kinds = {layer.kind for layer in task.layers}
     convolves = "Conv2D" in kinds and "BatchNormalization" not in kinds and task.config.conv != "xla"
-    return batch_size // chunk_size(batch_size) if convolves and jax.default_backend() == "cpu" else 1
+    return batch_size // chunk_size(batch_size) if convolves and on_cpu() else 1
 
 
 def train_step(state: TrainState, batch: Batch, keys: Keys, *, task: Task) -> tuple[TrainState, Sums]:

@@ -235,8 +235,7 @@ def _test_set(
     run: Run, config: RunConfig, result: dict[str, Any], data_dir: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
     """Test images and labels, and the logits of the run's newest checkpoint."""
-    sizes = config.train_size, config.validation_size
-    dataset = sweeps.run.load_dataset(config.dataset, data_dir, *sizes, **config.data_settings)
+    dataset = sweeps.dataset_of(config, data_dir)
     if dataset.fingerprint != result["dataset_fingerprint"]:
         raise UserError(
             f"the {config.dataset} data (fingerprint {dataset.fingerprint}) is not what {run.path} was tested on "
